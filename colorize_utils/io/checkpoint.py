@@ -1,0 +1,101 @@
+"""A trained model on disk: written whole or not at all, read without running any code that a file could hide."""
+
+import os
+import pickle
+from pathlib import Path
+
+import torch
+
+from colorize_utils.unet import UNet
+
+NORMALISATION = "L/50 - 1, ab/110"
+
+
+def save(path, model: UNet, info: dict, **state) -> None:
+    """Write `model`'s weights, `info` (settings and metrics: numbers, text, lists, dicts) and training `state`.
+
+    The file appears under its name only when it is complete, so a crash leaves the one before untouched.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    architecture = {key: getattr(model, key) for key in ("in_channels", "out_channels", "base_width")}
+    content = {"architecture": architecture, "normalisation": NORMALISATION, "info": info, "state": state}
+    content["model"] = {key: value.detach().cpu() for key, value in model.state_dict().items()}
+    partial = path.with_name(path.name + ".partial")
+    try:
+        torch.save(content, partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read(path) -> dict:
+    """The file's content as `save` wrote it: model, info, state, architecture, normalisation.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a checkpoint of this course, or it is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint {str(path)!r}: train one first (lesson 04)")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+        raise ValueError(f"{path} is damaged or is no checkpoint: delete it and train again") from error
+    if (
+        not isinstance(content, dict)
+        or not {"model", "info", "architecture", "normalisation"} <= content.keys()
+    ):
+        raise ValueError(
+            f"{path} is not a checkpoint of this course: write one with colorize_utils.io.checkpoint.save"
+        )
+    if content["normalisation"] != NORMALISATION:
+        raise ValueError(f"{path} was trained on {content['normalisation']}; this code feeds {NORMALISATION}")
+    return content
+
+
+def load(path, device="cpu") -> tuple[UNet, dict]:
+    """The model, in eval mode on `device`, and its info. Errors as for `read`."""
+    content = read(path)
+    model = UNet(**content["architecture"])
+    model.load_state_dict(content["model"])
+    return model.to(device).eval(), content["info"]
+
+
+def load_into(model: UNet, content: dict, path="checkpoint") -> None:
+    """Put the weights that `read` returned into `model`.
+
+    Raises:
+        ValueError: they are those of another architecture.
+    """
+    for key, stored in content["architecture"].items():
+        if getattr(model, key) != stored:
+            raise ValueError(
+                f"{path} holds a net with {key}={stored}, the model has {key}={getattr(model, key)}: "
+                f"build UNet({key}={stored}), or use another CHECKPOINT_DIR"
+            )
+    model.load_state_dict(content["model"])
+
+
+def restore(path, model: UNet, optimizer: torch.optim.Optimizer, settings: dict) -> dict:
+    """Put a run's weights and optimiser back to where `save` left them; return its info.
+
+    Raises:
+        ValueError: another architecture, or `settings` differ from those in the info.
+    """
+    content = read(path)
+    load_into(model, content, path)
+    before = content["info"].get("settings", {})
+    changed = [
+        f"{key} was {before.get(key)!r}, now {value!r}"
+        for key, value in settings.items()
+        if before.get(key) != value
+    ]
+    if changed:
+        raise ValueError(
+            f"{path} was trained with other settings ({'; '.join(changed)}): set them back, "
+            "use another CHECKPOINT_DIR, or pass resume=False to start over"
+        )
+    optimizer.load_state_dict(content["state"]["optimizer"])
+    return content["info"]

@@ -1,0 +1,214 @@
+"""Export, execute and refresh the lessons. `python tools/lessons.py --help` lists what it does."""
+
+import argparse
+import ast
+import datetime
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = ROOT / "notebooks"
+TIMES = ROOT / "data" / "results" / "lessons.json"
+KNOB = re.compile(r"^([A-Z_]+) = (.+?)(  # @param .*)$", re.M)
+REPOSITORY = re.compile(r"(/github(?:\.com)?/)[\w.-]+(?=/image-colorization-unet)")
+
+
+def lessons() -> list[Path]:
+    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+
+
+def knobs(notebook) -> dict[str, str]:
+    """The settings of a lesson and their literals."""
+    return {
+        name: value
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for name, value, _ in KNOB.findall(cell.source)
+    }
+
+
+def set_knobs(notebook, values: dict) -> None:
+    """Write `values` into the settings cell, where the lesson has the knob."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.source = KNOB.sub(
+                lambda m: f"{m[1]} = {values[m[1]]!r}{m[3]}" if m[1] in values else m[0], cell.source
+            )
+
+
+def execute(
+    source: Path,
+    target: Path | None = None,
+    values: dict | None = None,
+    folder: Path = NOTEBOOKS,
+    env: dict | None = None,
+):
+    """Run a lesson on a fresh kernel in `folder`, keep it at `target` (also if it fails), return the notebook."""
+    notebook = nbformat.read(source, as_version=4)
+    set_knobs(notebook, values or {})
+    client = NotebookClient(
+        notebook,
+        timeout=None,
+        kernel_name="python3",
+        record_timing=False,
+        resources={"metadata": {"path": str(folder)}},
+    )
+    try:
+        client.execute(env={**os.environ, "TQDM_DISABLE": "1", **(env or {})})
+    finally:
+        if target:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            nbformat.write(notebook, target)
+    return notebook
+
+
+def text_of(cell) -> str:
+    return "".join(output.get("text", "") for output in cell.outputs)
+
+
+def export() -> None:
+    """Write every lesson's module."""
+    from nbdev.export import nb_export
+
+    for path in lessons():
+        nb_export(str(path), str(ROOT / "colorize_utils"))
+
+
+def run(values: dict) -> None:
+    """All lessons in order, executed copies, checkpoint and picture under data/runs/, a table at the end."""
+    folder = ROOT / "data" / "runs" / "course"
+    if (
+        "CHECKPOINT_DIR" not in values
+    ):  # a folder that the user names is never emptied: training goes on there
+        shutil.rmtree(folder, ignore_errors=True)
+        values = {**values, "CHECKPOINT_DIR": folder.relative_to(ROOT).as_posix()}
+    for path in lessons():
+        start = time.perf_counter()
+        print(f"{path.stem} ...", end=" ", flush=True)
+        notebook = execute(path, folder / path.name, values)
+        print(f"about {time.perf_counter() - start:.0f} s")
+    (results,) = (cell for cell in notebook.cells if "results" in cell.metadata.get("tags", []))
+    picture = max(
+        (ROOT / values["CHECKPOINT_DIR"]).glob("*/before_after.jpg"), key=lambda p: p.stat().st_mtime
+    )
+    print(f"\n{text_of(results)}\nbefore and after: {picture}\nexecuted lessons: {folder}")
+
+
+def refresh() -> None:
+    """Export, execute and clean the committed lessons; write their times and README's table."""
+    export()
+    stamp = f"Last run from top to bottom: {datetime.date.today()}, Python {platform.python_version()}, torch {version('torch')}."
+    checkpoints = ROOT / "data" / "runs" / "refresh"
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    seconds = {}
+    for path in lessons():
+        print(path.name, flush=True)
+        original = nbformat.read(path, as_version=4)
+        start = time.perf_counter()
+        notebook = execute(path, checkpoints / path.name, {"CHECKPOINT_DIR": "data/runs/refresh"})
+        seconds[path.stem] = round(time.perf_counter() - start)
+        set_knobs(notebook, {name: ast.literal_eval(value) for name, value in knobs(original).items()})
+        clean(notebook)
+        notebook.cells[0].source = re.sub(r"\*Last run.*\*", f"*{stamp}*", notebook.cells[0].source)
+        nbformat.write(notebook, path)
+    machine = {
+        "cores": os.cpu_count(),
+        "gpu": False,
+        "python": platform.python_version(),
+        "torch": version("torch"),
+    }
+    TIMES.parent.mkdir(parents=True, exist_ok=True)
+    TIMES.write_text(
+        json.dumps({"date": str(datetime.date.today()), "machine": machine, "seconds": seconds}, indent=1)
+        + "\n"
+    )
+    links()
+
+
+def version(package: str) -> str:
+    from importlib.metadata import version
+
+    return version(package).split("+")[0]
+
+
+def clean(notebook) -> None:
+    """Remove what would break GitHub's preview or make diffs noisy; refuse output that a reader should not see."""
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    for cell in notebook.cells:
+        cell.metadata = {key: value for key, value in cell.metadata.items() if key == "tags"}
+        for output in cell.get("outputs", []):
+            if output.get("name") == "stderr":
+                raise SystemExit(f"a cell writes to stderr, mend it first:\n{cell.source}\n{output.text}")
+
+
+def lesson_table() -> str:
+    """README's table of lessons, from the notebooks' titles and the measured times."""
+    seconds = json.loads(TIMES.read_text())["seconds"]
+    rows = ["| lesson | what you make | time here | open |", "| --- | --- | --- | --- |"]
+    for path in lessons():
+        first = nbformat.read(path, as_version=4).cells[0].source
+        title = re.search(r"^# (.+)$", first, re.M)[1]
+        badge = first.splitlines()[0]
+        makes = re.search(r"<!-- makes: (.+?) -->", first)[1]
+        rows.append(
+            f"| [{title}](notebooks/{path.name}) | {makes} | about {seconds[path.stem]} s | {badge} |"
+        )
+    return "\n".join(rows)
+
+
+def repository() -> str:
+    """The course's address on GitHub, kept in pyproject.toml alone."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+
+
+def links() -> None:
+    """Rewrite badges, bootstrap cells and README for the address in pyproject.toml; refresh README's table."""
+    owner = repository().split("/")[-2]
+    for path in [*lessons(), ROOT / "README.md"]:
+        text = path.read_text(encoding="utf-8")
+        path.write_text(REPOSITORY.sub(rf"\g<1>{owner}", text), encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = re.compile(r"(?<=<!-- lessons -->\n).*?(?=\n<!-- /lessons -->)", re.S)
+    (ROOT / "README.md").write_text(block.sub(lambda _: lesson_table(), readme), encoding="utf-8")
+
+
+def parse(pairs: list[str]) -> dict:
+    """NAME=VALUE pairs as knobs; values are Python literals or plain text."""
+    known = set().union(*(knobs(nbformat.read(path, as_version=4)) for path in lessons()))
+    values = {}
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        if name not in known:
+            raise SystemExit(f"no lesson has a knob {name!r}: there are {', '.join(sorted(known))}")
+        try:
+            values[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            values[name] = text
+    return values
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for function in (run, refresh, export, links):
+        command = commands.add_parser(function.__name__, help=function.__doc__.splitlines()[0])
+        if function is run:
+            command.add_argument(
+                "knobs", nargs="*", metavar="KNOB=VALUE", help="such as DATA=cifar100 EPOCHS=10"
+            )
+    arguments = parser.parse_args()
+    sys.path.insert(0, str(ROOT))
+    run(parse(arguments.knobs)) if arguments.command == "run" else globals()[arguments.command]()
