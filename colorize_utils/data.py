@@ -33,7 +33,9 @@ def photograph(name: str) -> torch.Tensor:
     return torch.from_numpy(getattr(skimage.data, name)().copy()).permute(2, 0, 1)
 
 
-def random_squares(photo: torch.Tensor, count: int, size: int, generator: torch.Generator) -> torch.Tensor:
+def random_squares(
+    photo: torch.Tensor, count: int, size: int, generator: torch.Generator
+) -> torch.Tensor:
     """Cut `count` squares from a photograph (3, H, W), near and far, each brought to `size` pixels.
 
     Returns:
@@ -76,7 +78,8 @@ def sample_images(image_size: int = 32, seed: int = 0) -> Images:
 def cifar_images(name: str, root="data", download: bool = True) -> Images:
     """CIFAR-10 or CIFAR-100: 45,000, 5,000 and 10,000 pictures of 32 x 32 pixels."""
     train, test = (
-        torch.from_numpy(part).permute(0, 3, 1, 2).contiguous() for part in read_cifar(name, root, download)
+        torch.from_numpy(part).permute(0, 3, 1, 2).contiguous()
+        for part in read_cifar(name, root, download)
     )
     return Images(train[:-5000], train[-5000:], test)
 
@@ -127,7 +130,9 @@ def load_images(
         return sample_images(image_size, seed)
     if name in ("cifar10", "cifar100"):
         if image_size != 32:
-            raise ValueError(f"{name} has pictures of 32 x 32 pixels: set IMAGE_SIZE = 32, not {image_size}")
+            raise ValueError(
+                f"{name} has pictures of 32 x 32 pixels: set IMAGE_SIZE = 32, not {image_size}"
+            )
         return cifar_images(name, root, download)
     folder = Path(root) / "dogs-vs-cats" if name == "dogs-vs-cats" else Path(name)
     if not folder.is_dir():

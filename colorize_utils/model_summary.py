@@ -15,7 +15,9 @@ class Layer:
     type: str
     depth: int
     output_shape: tuple  # a tuple of such tuples where the module returns several tensors
-    parameters: int  # those of its whole subtree that no earlier row of the same depth or above has counted
+    parameters: (
+        int  # those of its whole subtree that no earlier row of the same depth or above has counted
+    )
     multiply_adds: int  # of its whole subtree, in this call
     shared: bool  # True where all its parameters were counted before
 
@@ -30,7 +32,9 @@ class Summary:
     multiply_adds: int = 0
     input_bytes: int = 0
     parameter_bytes: int = 0
-    output_bytes: int = 0  # of every innermost layer: about what a forward pass keeps for the backward pass
+    output_bytes: int = (
+        0  # of every innermost layer: about what a forward pass keeps for the backward pass
+    )
 
     def table(self, depth: int | None = None) -> str:
         """The layers down to `depth` as text, then the totals."""
@@ -39,7 +43,9 @@ class Summary:
             if depth is not None and layer.depth > depth:
                 continue
             label = "  " * layer.depth + layer.type + (f" ({layer.name})" if layer.name else "")
-            parameters = "(shared)" if layer.shared else f"{layer.parameters:,}" if layer.parameters else "-"
+            parameters = (
+                "(shared)" if layer.shared else f"{layer.parameters:,}" if layer.parameters else "-"
+            )
             rows.append(
                 (
                     label,
@@ -50,7 +56,8 @@ class Summary:
             )
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         lines = [
-            f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}" for a, b, c, d in rows
+            f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}"
+            for a, b, c, d in rows
         ]
         rule = "-" * len(lines[0])
         return "\n".join(
@@ -137,14 +144,17 @@ def summary(
         ValueError: neither or both of `input_size` and `input_data`, or `input_size` is not a shape.
     """
     if (input_size is None) == (input_data is None):
-        raise ValueError("pass input_size=(batch, channels, height, width), or input_data, one of the two")
+        raise ValueError(
+            "pass input_size=(batch, channels, height, width), or input_data, one of the two"
+        )
     like = next(model.parameters(), torch.empty(0))
     if input_data is not None:
         inputs = list(input_data) if isinstance(input_data, (list, tuple)) else [input_data]
     else:
         sizes = [input_size] if all(isinstance(size, int) for size in input_size) else list(input_size)
         if not sizes or any(
-            isinstance(size, int) or not all(isinstance(n, int) and n > 0 for n in size) for size in sizes
+            isinstance(size, int) or not all(isinstance(n, int) and n > 0 for n in size)
+            for size in sizes
         ):
             raise ValueError(
                 f"input_size must be a shape of positive whole numbers or a list of them, not {input_size!r}"

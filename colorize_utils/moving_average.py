@@ -33,7 +33,9 @@ class MovingAverage:
 
     def reset(self) -> None:
         """Forget every value."""
-        self._recent = deque(maxlen=self.window)  # (value x n, n) of the last updates, if there is a window
+        self._recent = deque(
+            maxlen=self.window
+        )  # (value x n, n) of the last updates, if there is a window
         self._sum = 0.0
         self._count = 0
 
@@ -44,7 +46,9 @@ class MovingAverage:
             ValueError: `value` has more than one element, or `n` is not positive.
         """
         if not n > 0:
-            raise ValueError(f"n must be positive, not {n!r}: it is the number of items that value averages")
+            raise ValueError(
+                f"n must be positive, not {n!r}: it is the number of items that value averages"
+            )
         if isinstance(value, torch.Tensor):
             if value.numel() != 1:
                 raise ValueError(

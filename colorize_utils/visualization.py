@@ -33,46 +33,33 @@ def predict(model: nn.Module, rgb: torch.Tensor, batch_size: int = 64) -> torch.
     model.train(was_training)
     return torch.cat(coloured)
 
-# %% ../notebooks/05_visualization.ipynb #d43faa0d
+# %% ../notebooks/05_visualization.ipynb #d1e0b1af
 def compare(pictures, predictions, captions=None, per_row: int = 1) -> plt.Figure:
-    """Draw grey, prediction and truth side by side.
+    """Draw grey, prediction and truth side by side, `per_row` such triples in a row.
 
     Args:
         pictures: uint8 RGB, each (3, H, W), of any sizes.
         predictions: float RGB in 0..1, each as large as its picture.
-        captions: a text for each picture, shown above its prediction.
-        per_row: how many triples stand in a row.
+        captions: a text for each picture, to stand above its prediction.
 
     Raises:
         ValueError: the lists differ in length, or are empty.
     """
-    captions = captions or [""] * len(pictures)
-    if not len(pictures) or not len(pictures) == len(predictions) == len(captions):
-        raise ValueError(
-            f"{len(pictures)} pictures, {len(predictions)} predictions and {len(captions)} captions do not match"
-        )
-    rows = -(-len(pictures) // per_row)
-    height, width = pictures[0].shape[1:]
-    figure, axes = plt.subplots(
-        rows,
-        3 * per_row,
-        figsize=(8, (8 / 3 / per_row * height / width + 0.4) * rows),
-        squeeze=False,
-        layout="constrained",
-    )
-    for axis in axes.flat:
-        axis.axis("off")
+    captions = captions or ["prediction"] * len(pictures)
+    if not len(pictures) == len(predictions) == len(captions) > 0:
+        raise ValueError("give as many predictions and captions as pictures, and at least one")
+    ratios = [picture.shape[1] / picture.shape[2] for picture in pictures]
+    ratios = [max(ratios[i : i + per_row]) for i in range(0, len(ratios), per_row)]
+    heights = [8 / 3 / per_row * ratio + 0.3 for ratio in ratios]  # inches, with the titles
+    figure = plt.figure(figsize=(8, sum(heights)), layout="constrained")
+    grid = figure.add_gridspec(len(heights), 3 * per_row, height_ratios=heights)
     for i, (picture, prediction, caption) in enumerate(zip(pictures, predictions, captions)):
         grey = predict(PaintGrey(), picture[None])[0]
-        panels = (
-            ("grey", grey),
-            (f"prediction: {caption}" if caption else "prediction", prediction),
-            ("truth", picture),
-        )
-        for k, (title, panel) in enumerate(panels):
-            axis = axes[i // per_row, 3 * (i % per_row) + k]
+        for k, (title, panel) in enumerate((("grey", grey), (caption, prediction), ("truth", picture))):
+            axis = figure.add_subplot(grid[i // per_row, 3 * (i % per_row) + k])
             axis.imshow(panel.cpu().permute(1, 2, 0))
             axis.set_title(title, fontsize=9 if per_row == 1 else 7)
+            axis.axis("off")
     return figure
 
 # %% ../notebooks/05_visualization.ipynb #e1268758

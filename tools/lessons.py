@@ -42,7 +42,8 @@ def set_knobs(notebook, values: dict) -> None:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.source = KNOB.sub(
-                lambda m: f"{m[1]} = {values[m[1]]!r}{m[3]}" if m[1] in values else m[0], cell.source
+                lambda m: f"{m[1]} = {values[m[1]]!r}{m[3]}" if m[1] in values else m[0],
+                cell.source,
             )
 
 
@@ -61,6 +62,7 @@ def execute(
         timeout=None,
         kernel_name="python3",
         record_timing=False,
+        extra_arguments=["--log-level=ERROR"],  # else it warns of TCP on this machine
         resources={"metadata": {"path": str(folder)}},
     )
     try:
@@ -99,7 +101,8 @@ def run(values: dict) -> None:
         print(f"about {time.perf_counter() - start:.0f} s")
     (results,) = (cell for cell in notebook.cells if "results" in cell.metadata.get("tags", []))
     picture = max(
-        (ROOT / values["CHECKPOINT_DIR"]).glob("*/before_after.jpg"), key=lambda p: p.stat().st_mtime
+        (ROOT / values["CHECKPOINT_DIR"]).glob("*/before_after.jpg"),
+        key=lambda p: p.stat().st_mtime,
     )
     print(f"\n{text_of(results)}\nbefore and after: {picture}\nexecuted lessons: {folder}")
 
@@ -129,7 +132,9 @@ def refresh() -> None:
     }
     TIMES.parent.mkdir(parents=True, exist_ok=True)
     TIMES.write_text(
-        json.dumps({"date": str(datetime.date.today()), "machine": machine, "seconds": seconds}, indent=1)
+        json.dumps(
+            {"date": str(datetime.date.today()), "machine": machine, "seconds": seconds}, indent=1
+        )
         + "\n"
     )
     links()
@@ -144,14 +149,20 @@ def version(package: str) -> str:
 def clean(notebook) -> None:
     """Remove what would break GitHub's preview or make diffs noisy; refuse output that a reader should not see."""
     notebook.metadata = {
-        "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+        "kernelspec": {
+            "display_name": "Python 3 (ipykernel)",
+            "language": "python",
+            "name": "python3",
+        },
         "language_info": {"name": "python"},
     }
     for cell in notebook.cells:
         cell.metadata = {key: value for key, value in cell.metadata.items() if key == "tags"}
         for output in cell.get("outputs", []):
             if output.get("name") == "stderr":
-                raise SystemExit(f"a cell writes to stderr, mend it first:\n{cell.source}\n{output.text}")
+                raise SystemExit(
+                    f"a cell writes to stderr, mend it first:\n{cell.source}\n{output.text}"
+                )
 
 
 def lesson_table() -> str:

@@ -19,7 +19,12 @@ def save(path, model: UNet, info: dict, **state) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     architecture = {key: getattr(model, key) for key in ("in_channels", "out_channels", "base_width")}
-    content = {"architecture": architecture, "normalisation": NORMALISATION, "info": info, "state": state}
+    content = {
+        "architecture": architecture,
+        "normalisation": NORMALISATION,
+        "info": info,
+        "state": state,
+    }
     content["model"] = {key: value.detach().cpu() for key, value in model.state_dict().items()}
     partial = path.with_name(path.name + ".partial")
     try:
@@ -51,7 +56,9 @@ def read(path) -> dict:
             f"{path} is not a checkpoint of this course: write one with colorize_utils.io.checkpoint.save"
         )
     if content["normalisation"] != NORMALISATION:
-        raise ValueError(f"{path} was trained on {content['normalisation']}; this code feeds {NORMALISATION}")
+        raise ValueError(
+            f"{path} was trained on {content['normalisation']}; this code feeds {NORMALISATION}"
+        )
     return content
 
 
@@ -95,7 +102,7 @@ def restore(path, model: UNet, optimizer: torch.optim.Optimizer, settings: dict)
     if changed:
         raise ValueError(
             f"{path} was trained with other settings ({'; '.join(changed)}): set them back, "
-            "use another CHECKPOINT_DIR, or pass resume=False to start over"
+            "use another CHECKPOINT_DIR, or delete its folder to start over"
         )
     optimizer.load_state_dict(content["state"]["optimizer"])
     return content["info"]
