@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['SEEN', 'UNSEEN', 'Images', 'photograph', 'random_squares', 'split_scene', 'sample_images', 'cifar_images', 'part_of',
-           'folder_images', 'load_images', 'is_grey']
+           'folder_images', 'load_images', 'chroma', 'is_grey']
 
 # %% ../notebooks/01_data_loading.ipynb #7ff0a7b4
 import hashlib
@@ -25,7 +25,7 @@ class Images(NamedTuple):
     validation: torch.Tensor
     test: torch.Tensor
 
-# %% ../notebooks/01_data_loading.ipynb #ee7f781a
+# %% ../notebooks/01_data_loading.ipynb #c09d3142
 def photograph(name: str) -> torch.Tensor:
     """One of scikit-image's shipped photographs as uint8 RGB (3, H, W)."""
     import skimage.data
@@ -39,13 +39,14 @@ def random_squares(
     """Cut `count` squares from a photograph (3, H, W), near and far, each brought to `size` pixels.
 
     Returns:
-        uint8 (count, 3, size, size). Sides are log-uniform between `size` and the short side of the photograph.
+        uint8 (count, 3, size, size). Sides are log-uniform between 2 * size and the photograph's short side.
     """
     height, width = photo.shape[1:]
+    longest = min(height, width)
+    shortest = min(2 * size, longest)
     squares = torch.empty(count, 3, size, size, dtype=torch.uint8)
     for i, (u, v, w) in enumerate(torch.rand(count, 3, generator=generator).tolist()):
-        longest = min(height, width)
-        side = round(size * (longest / size) ** u) if longest > size else longest
+        side = round(shortest * (longest / shortest) ** u)
         top, left = round(v * (height - side)), round(w * (width - side))
         square = photo[None, :, top : top + side, left : left + side].float()
         square = F.interpolate(square, size=(size, size), mode="bilinear", antialias=True)
@@ -146,7 +147,12 @@ def load_images(
         )
     return folder_images(folder, image_size)
 
-# %% ../notebooks/01_data_loading.ipynb #ec21b85a
-def is_grey(rgb: torch.Tensor) -> torch.Tensor:
-    """True for each picture of (N, 3, H, W) whose three channels are equal everywhere: bool (N,)."""
-    return (rgb == rgb[:, :1]).flatten(1).all(dim=1)
+# %% ../notebooks/01_data_loading.ipynb #05f86777
+def chroma(rgb: torch.Tensor) -> torch.Tensor:
+    """Mean over each picture's pixels of max(R, G, B) - min(R, G, B): uint8 (N, 3, H, W) -> (N,), 0..255."""
+    return (rgb.amax(dim=1) - rgb.amin(dim=1)).float().mean(dim=(1, 2))
+
+# %% ../notebooks/01_data_loading.ipynb #8af9ee8d
+def is_grey(rgb: torch.Tensor, tolerance: float = 2) -> torch.Tensor:
+    """True for each picture of uint8 (N, 3, H, W) whose chroma is at most `tolerance`: bool (N,)."""
+    return chroma(rgb) <= tolerance

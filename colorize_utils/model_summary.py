@@ -151,14 +151,10 @@ def summary(
     if input_data is not None:
         inputs = list(input_data) if isinstance(input_data, (list, tuple)) else [input_data]
     else:
-        sizes = [input_size] if all(isinstance(size, int) for size in input_size) else list(input_size)
-        if not sizes or any(
-            isinstance(size, int) or not all(isinstance(n, int) and n > 0 for n in size)
-            for size in sizes
-        ):
-            raise ValueError(
-                f"input_size must be a shape of positive whole numbers or a list of them, not {input_size!r}"
-            )
+        one = all(isinstance(size, int) for size in input_size)
+        sizes = [tuple(input_size)] if one else [tuple(size) for size in input_size]
+        if not all(size and all(isinstance(n, int) and n > 0 for n in size) for size in sizes):
+            raise ValueError(f"input_size must hold positive whole numbers, not {input_size!r}")
         inputs = [torch.zeros(*size, dtype=dtype or like.dtype, device=like.device) for size in sizes]
 
     result = Summary(input_bytes=_bytes(inputs))

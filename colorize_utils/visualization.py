@@ -33,7 +33,7 @@ def predict(model: nn.Module, rgb: torch.Tensor, batch_size: int = 64) -> torch.
     model.train(was_training)
     return torch.cat(coloured)
 
-# %% ../notebooks/05_visualization.ipynb #d1e0b1af
+# %% ../notebooks/05_visualization.ipynb #dbcb955c
 def compare(pictures, predictions, captions=None, per_row: int = 1) -> plt.Figure:
     """Draw grey, prediction and truth side by side, `per_row` such triples in a row.
 
@@ -57,7 +57,7 @@ def compare(pictures, predictions, captions=None, per_row: int = 1) -> plt.Figur
         grey = predict(PaintGrey(), picture[None])[0]
         for k, (title, panel) in enumerate((("grey", grey), (caption, prediction), ("truth", picture))):
             axis = figure.add_subplot(grid[i // per_row, 3 * (i % per_row) + k])
-            axis.imshow(panel.cpu().permute(1, 2, 0))
+            axis.imshow(panel.cpu().permute(1, 2, 0).numpy())
             axis.set_title(title, fontsize=9 if per_row == 1 else 7)
             axis.axis("off")
     return figure

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
@@ -57,20 +58,22 @@ def execute(
     """Run a lesson on a fresh kernel in `folder`, keep it at `target` (also if it fails), return the notebook."""
     notebook = nbformat.read(source, as_version=4)
     set_knobs(notebook, values or {})
-    client = NotebookClient(
-        notebook,
-        timeout=None,
-        kernel_name="python3",
-        record_timing=False,
-        extra_arguments=["--log-level=ERROR"],  # else it warns of TCP on this machine
-        resources={"metadata": {"path": str(folder)}},
-    )
-    try:
-        client.execute(env={**os.environ, "TQDM_DISABLE": "1", **(env or {})})
-    finally:
-        if target:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            nbformat.write(notebook, target)
+    with tqdm(total=len(notebook.cells), desc=source.stem, unit="cell", leave=False) as bar:
+        client = NotebookClient(
+            notebook,
+            timeout=None,
+            kernel_name="python3",
+            record_timing=False,
+            extra_arguments=["--log-level=ERROR"],  # else the kernel warns of TCP on this machine
+            resources={"metadata": {"path": str(folder)}},
+            on_cell_complete=lambda cell, cell_index: bar.update(cell_index + 1 - bar.n),
+        )
+        try:
+            client.execute(env={**os.environ, "TQDM_DISABLE": "1", **(env or {})})
+        finally:
+            if target:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                nbformat.write(notebook, target)
     return notebook
 
 
@@ -96,9 +99,8 @@ def run(values: dict) -> None:
         values = {**values, "CHECKPOINT_DIR": folder.relative_to(ROOT).as_posix()}
     for path in lessons():
         start = time.perf_counter()
-        print(f"{path.stem} ...", end=" ", flush=True)
         notebook = execute(path, folder / path.name, values)
-        print(f"about {time.perf_counter() - start:.0f} s")
+        print(f"{path.stem}: about {time.perf_counter() - start:.0f} s", flush=True)
     (results,) = (cell for cell in notebook.cells if "results" in cell.metadata.get("tags", []))
     picture = max(
         (ROOT / values["CHECKPOINT_DIR"]).glob("*/before_after.jpg"),

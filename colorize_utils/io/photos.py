@@ -39,10 +39,14 @@ def read_square(path, size: int) -> torch.Tensor:
     """The middle square of the picture at `path`, upright, as uint8 RGB (3, size, size).
 
     Raises:
-        OSError: the file is empty, cut off, or no picture.
+        OSError: the file is empty, cut off, or no picture. ValueError: its pixels are floating-point.
     """
     with Image.open(path) as photo:
         photo.draft("RGB", (size, size))  # a JPEG decodes at 1/2, 1/4 or 1/8 size: much less work
+        if photo.mode == "F":
+            raise ValueError("floating-point pixels have no fixed range: save the picture with 8 bits")
+        if photo.mode.startswith("I"):  # 16-bit grey, which PIL's convert would clip to white
+            photo = Image.fromarray((np.asarray(photo) // 257).clip(0, 255).astype(np.uint8))
         photo = ImageOps.exif_transpose(photo).convert("RGB")
         photo = ImageOps.fit(photo, (size, size), Image.Resampling.BICUBIC)
         return torch.from_numpy(np.array(photo)).permute(2, 0, 1).contiguous()

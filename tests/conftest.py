@@ -1,0 +1,33 @@
+import os
+
+os.environ["TQDM_DISABLE"] = "1"
+os.environ.setdefault("MPLBACKEND", "agg")
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from colorize_utils.data import Images
+
+torch.set_num_threads(1)  # the nets here are tiny; more threads only wait for each other
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Images:
+    """70, 20 and 10 noisy pictures of 16 x 16 pixels."""
+    generator = torch.Generator().manual_seed(0)
+    low = torch.rand(100, 3, 4, 4, generator=generator) * 255
+    pixels = torch.nn.functional.interpolate(low, size=16, mode="bilinear").round().byte()
+    return Images(pixels[:70], pixels[70:90], pixels[90:])
+
+
+@pytest.fixture(scope="session")
+def real_cifar100() -> Path:
+    """The folder that holds the real CIFAR-100; the test is skipped where it is absent."""
+    root = Path(os.environ.get("COLORIZE_DATA", ROOT / "data"))
+    if not (root / "cifar-100-python" / "train").is_file():
+        pytest.skip(f"the real CIFAR-100 is not in {root}: put it there, or set COLORIZE_DATA")
+    return root

@@ -1,0 +1,270 @@
+import functools
+import hashlib
+import http.server
+import io
+import pickle
+import socket
+import tarfile
+import threading
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from colorize_utils import data
+from colorize_utils.data import SEEN, chroma, is_grey, load_images, part_of, photograph, split_scene
+from colorize_utils.io import downloads
+
+
+def test_the_sample_needs_no_network_and_repeats_itself(monkeypatch):
+    monkeypatch.setattr(socket, "socket", None)
+    first, again, other = load_images(), load_images("sample"), load_images("sample", seed=1)
+    assert [tuple(part.shape) for part in first] == [
+        (1500, 3, 32, 32),
+        (300, 3, 32, 32),
+        (300, 3, 32, 32),
+    ]
+    assert all(part.dtype == torch.uint8 for part in first)
+    assert all(torch.equal(a, b) for a, b in zip(first, again))
+    assert not torch.equal(first.train, other.train)
+
+
+def test_train_and_validation_share_no_pixel():
+    for name in SEEN:
+        left, right = split_scene(photograph(name))
+        assert torch.equal(torch.cat([left, right], dim=2), photograph(name))
+
+
+def test_squares_come_from_the_photograph_at_every_scale():
+    ramp = torch.arange(200).repeat(200, 1).byte().expand(3, -1, -1)  # every column has its own value
+    squares = data.random_squares(ramp, 200, 16, torch.Generator().manual_seed(0)).float()
+    assert (squares[:, :, 1:-1] - squares[:, :, 2:3]).abs().max() <= 1  # columns stay columns
+    side = (squares[:, 0, 0, -1] - squares[:, 0, 0, 0]) * 16 / 15
+    assert side.min() < 36 and side.max() > 170
+    assert squares.min() < 10 and squares.max() > 185  # near both borders
+
+
+def test_a_photograph_smaller_than_the_size_is_enlarged():
+    squares = data.random_squares(torch.zeros(3, 5, 9, dtype=torch.uint8), 2, 16, torch.Generator())
+    assert squares.shape == (2, 3, 16, 16)
+
+
+def test_is_grey():
+    pictures = torch.randint(0, 256, (4, 3, 5, 5), dtype=torch.uint8)
+    pictures[1] = pictures[1, :1]
+    pictures[3] = 100
+    pictures[3, 0] += 3
+    assert is_grey(pictures).tolist() == [False, True, False, False]
+    assert is_grey(pictures, tolerance=3).tolist() == [False, True, False, True]
+    assert chroma(pictures)[3] == 3
+
+
+# ---- CIFAR: a small archive of the official layout, on a real server ----
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def cifar(tmp_path, monkeypatch):
+    """A server on localhost that offers an archive like CIFAR-100's; `cifar.pictures` are its contents."""
+    rng = np.random.default_rng(0)
+    base, served = "cifar-100-python", tmp_path / "served"
+    served.mkdir()
+
+    class Small(torchvision.datasets.CIFAR100):
+        pictures = {
+            "train": rng.integers(0, 256, (5100, 32, 32, 3), dtype=np.uint8),
+            "test": rng.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8),
+        }
+
+    files = {"meta": pickle.dumps({"fine_label_names": ["a"]})}
+    for part, pictures in Small.pictures.items():
+        rows = pictures.transpose(0, 3, 1, 2).reshape(len(pictures), -1)
+        files[part] = pickle.dumps({"data": rows, "fine_labels": [0] * len(rows)})
+    with tarfile.open(served / "small.tar.gz", "w:gz") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(f"{base}/{name}")
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+
+    def md5(content):
+        return hashlib.md5(content).hexdigest()
+
+    Small.train_list, Small.test_list = [["train", md5(files["train"])]], [["test", md5(files["test"])]]
+    Small.meta = {"filename": "meta", "key": "fine_label_names", "md5": md5(files["meta"])}
+    Small.filename, Small.tgz_md5 = "small.tar.gz", md5((served / "small.tar.gz").read_bytes())
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(QuietHandler, directory=served)
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    Small.url = f"http://127.0.0.1:{server.server_port}/small.tar.gz"
+    Small.served, Small.stop = served, staticmethod(lambda: (server.shutdown(), server.server_close()))
+    monkeypatch.setitem(downloads.CIFAR, "cifar100", Small)
+    yield Small
+    Small.stop()
+
+
+def test_cifar_is_downloaded_checked_split_and_kept(cifar, tmp_path):
+    images = load_images("cifar100", tmp_path)
+    assert [len(part) for part in images] == [100, 5000, 40]
+    expected = torch.from_numpy(cifar.pictures["train"]).permute(0, 3, 1, 2)
+    assert torch.equal(torch.cat([images.train, images.validation]), expected)
+    cifar.stop()
+    again = load_images("cifar100", tmp_path, download=False)
+    assert torch.equal(again.test, images.test)
+
+
+def test_absent_cifar_without_download_names_the_next_step(cifar, tmp_path):
+    with pytest.raises(FileNotFoundError, match="with a browser.*DATA = .sample."):
+        load_images("cifar100", tmp_path, download=False)
+
+
+def test_no_network_names_the_next_step(cifar, tmp_path):
+    cifar.stop()
+    with pytest.raises(
+        ConnectionError, match="could not download cifar100.*Check the network.*with a browser"
+    ):
+        load_images("cifar100", tmp_path)
+
+
+def test_wrong_bytes_from_the_server_are_not_taken_for_good(cifar, tmp_path):
+    (cifar.served / "small.tar.gz").write_bytes(b"not the archive")
+    with pytest.raises(ConnectionError, match="could not download"):
+        load_images("cifar100", tmp_path)
+
+
+def test_a_changed_file_on_disk_is_named_and_left_alone(cifar, tmp_path):
+    load_images("cifar100", tmp_path)
+    path = tmp_path / "cifar-100-python" / "train"
+    changed = path.read_bytes()[:-1] + b"x"
+    path.write_bytes(changed)
+    with pytest.raises(ValueError, match="train is not the official file.*delete the folder"):
+        load_images("cifar100", tmp_path)
+    assert path.read_bytes() == changed
+
+
+def test_the_real_cifar100(real_cifar100):
+    images = load_images("cifar100", real_cifar100, download=False)
+    assert [len(part) for part in images] == [45_000, 5_000, 10_000]
+    official = torch.cat([images.train, images.validation])
+    assert is_grey(official).sum() == 950 and is_grey(official, tolerance=0).sum() == 703
+    known = {picture.tobytes() for picture in official.numpy()}
+    assert sum(picture.tobytes() in known for picture in images.test.numpy()) == 10
+
+
+# ---- folders ----
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = np.random.default_rng(1)
+    for i in range(60):
+        place = tmp_path / "photos" / ("cats" if i % 2 else "dogs")
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (20 + i % 7, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(place / f"{i}.{('jpg', 'PNG', 'bmp')[i % 3]}")
+    return tmp_path / "photos"
+
+
+def as_set(pictures):
+    return {picture.tobytes() for picture in pictures.numpy()}
+
+
+def test_a_folder_is_split_by_name_and_new_files_move_nobody(folder):
+    before = load_images(str(folder), image_size=24)
+    assert sum(map(len, before)) == 60 and before.train.shape[1:] == (3, 24, 24)
+    assert len(before.train) > 35
+    for i in range(40):
+        Image.new("RGB", (30, 30), (i, 200, 9)).save(folder / f"new_{i}.png")
+    after = load_images(folder, image_size=24)
+    assert sum(map(len, after)) == 100
+    assert all(as_set(old) <= as_set(new) for old, new in zip(before, after))
+
+
+def test_part_of_is_80_10_10():
+    counts = np.bincount([part_of(f"cat.{i}.jpg") for i in range(20_000)]) / 20_000
+    assert counts == pytest.approx([0.8, 0.1, 0.1], abs=0.01)
+
+
+def test_dogs_vs_cats_is_a_folder_below_the_root(folder):
+    folder.rename(folder.parent / "dogs-vs-cats")
+    assert sum(map(len, load_images("dogs-vs-cats", folder.parent, image_size=16))) == 60
+
+
+def test_unreadable_files_are_left_out_and_listed(folder):
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "text.png").write_text("not a picture")
+    whole = next(folder.glob("*/*.jpg")).read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    with pytest.warns(UserWarning, match="left out 3 of 63 files") as told:
+        images = load_images(folder, image_size=16)
+    assert sum(map(len, images)) == 60
+    assert all(name in str(told[0].message) for name in ("empty.jpg", "text.png", "cut.jpg"))
+
+
+def test_every_kind_of_picture_is_read_upright_as_rgb(tmp_path):
+    red = Image.new("RGB", (40, 20), "red")
+    red.paste("blue", (20, 0, 40, 20))  # left red, right blue
+    kinds = {
+        "rgb.png": red,
+        "rgba.png": red.convert("RGBA"),
+        "palette.png": red.convert("P", palette=Image.Palette.ADAPTIVE),
+        "cmyk.jpg": red.convert("CMYK"),
+        "grey.png": red.convert("L"),
+        "one_bit.png": red.convert("1"),
+        "sixteen_bit.png": Image.fromarray(np.asarray(red.convert("L")).astype(np.uint16) * 257),
+    }
+    for name, picture in kinds.items():
+        picture.save(tmp_path / name)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show it rotated by 90 degrees
+    red.rotate(90, expand=True).save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    from colorize_utils.io.photos import find_photos, read_squares
+
+    paths = find_photos(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        squares, kept, problems = read_squares(paths, 10)
+    assert problems == [] and len(squares) == len(paths) == 8
+    for path, square in zip(paths, squares.float()):
+        left, right = square[:, 5, 1].tolist(), square[:, 5, 8].tolist()
+        if path.stem in ("grey", "one_bit", "sixteen_bit"):
+            assert left[0] == left[1] == left[2]
+        else:
+            assert left == pytest.approx([255, 0, 0], abs=30), path.name
+            assert right == pytest.approx([0, 0, 255], abs=30), path.name
+    by_name = {path.stem: square for path, square in zip(paths, squares)}
+    assert torch.equal(by_name["sixteen_bit"], by_name["grey"])
+
+
+@pytest.mark.parametrize(
+    "name, error, says",
+    [
+        ("cifar1000", ValueError, "no data set and no folder is called 'cifar1000': choose"),
+        ("dogs-vs-cats", FileNotFoundError, "get train.zip from"),
+    ],
+)
+def test_unknown_and_absent_sets_are_named(tmp_path, name, error, says):
+    with pytest.raises(error, match=says):
+        load_images(name, tmp_path)
+
+
+def test_folders_without_enough_pictures_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no picture in"):
+        load_images(tmp_path)
+    Image.new("RGB", (9, 9)).save(tmp_path / "one.png")
+    with pytest.raises(ValueError, match="each part needs at least one"):
+        load_images(tmp_path)
+
+
+def test_sizes_that_cannot_be_are_named(tmp_path):
+    with pytest.raises(ValueError, match="at least 1"):
+        load_images("sample", image_size=0)
+    with pytest.raises(ValueError, match="set IMAGE_SIZE = 32"):
+        load_images("cifar10", tmp_path, image_size=64)
