@@ -92,60 +92,67 @@ def export() -> None:
 def run(values: dict) -> None:
     """All lessons in order, executed copies, checkpoint and picture under data/runs/, a table at the end."""
     folder = ROOT / "data" / "runs" / "course"
-    if (
-        "CHECKPOINT_DIR" not in values
-    ):  # a folder that the user names is never emptied: training goes on there
+    if "CHECKPOINT_DIR" not in values:  # a folder that you name is never emptied: training goes on there
         shutil.rmtree(folder, ignore_errors=True)
         values = {**values, "CHECKPOINT_DIR": folder.relative_to(ROOT).as_posix()}
     for path in lessons():
         start = time.perf_counter()
         notebook = execute(path, folder / path.name, values)
         print(f"{path.stem}: about {time.perf_counter() - start:.0f} s", flush=True)
-    (results,) = (cell for cell in notebook.cells if "results" in cell.metadata.get("tags", []))
-    picture = max(
-        (ROOT / values["CHECKPOINT_DIR"]).glob("*/before_after.jpg"),
-        key=lambda p: p.stat().st_mtime,
-    )
-    print(f"\n{text_of(results)}\nbefore and after: {picture}\nexecuted lessons: {folder}")
+    print(f"\n{results_of(notebook)}\nbefore and after: {picture_in(ROOT / values['CHECKPOINT_DIR'])}")
+    print(f"executed lessons: {folder}")
+
+
+def results_of(notebook) -> str:
+    """The table that lesson 05 prints: a line for the headings, then part, grey, U-Net."""
+    (cell,) = (cell for cell in notebook.cells if "results" in cell.metadata.get("tags", []))
+    return text_of(cell)
+
+
+def picture_in(checkpoints: Path) -> Path:
+    """Lesson 05's newest before-and-after picture."""
+    return max(checkpoints.glob("*/before_after.jpg"), key=lambda path: path.stat().st_mtime)
 
 
 def refresh() -> None:
     """Export, execute and clean the committed lessons; write their times and README's table."""
+    import torch
+
     export()
-    stamp = f"Last run from top to bottom: {datetime.date.today()}, Python {platform.python_version()}, torch {version('torch')}."
+    stamp = f"Last run: {datetime.date.today()}, Python {platform.python_version()}, torch {torch.__version__}."
     checkpoints = ROOT / "data" / "runs" / "refresh"
     shutil.rmtree(checkpoints, ignore_errors=True)
+    values = {
+        "DATA": "sample",
+        "BASE_WIDTH": 16,
+        "CHECKPOINT_DIR": checkpoints.relative_to(ROOT).as_posix(),
+    }
     seconds = {}
     for path in lessons():
         print(path.name, flush=True)
         original = nbformat.read(path, as_version=4)
         start = time.perf_counter()
-        notebook = execute(path, checkpoints / path.name, {"CHECKPOINT_DIR": "data/runs/refresh"})
+        notebook = execute(path, checkpoints / path.name, values)
         seconds[path.stem] = round(time.perf_counter() - start)
-        set_knobs(notebook, {name: ast.literal_eval(value) for name, value in knobs(original).items()})
+        for cell, before in zip(notebook.cells, original.cells):
+            cell.source = before.source  # with its own knobs
         clean(notebook)
         notebook.cells[0].source = re.sub(r"\*Last run.*\*", f"*{stamp}*", notebook.cells[0].source)
         nbformat.write(notebook, path)
-    machine = {
-        "cores": os.cpu_count(),
-        "gpu": False,
-        "python": platform.python_version(),
-        "torch": version("torch"),
-    }
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    machine = {"cores": os.cpu_count(), "gpu": torch.cuda.is_available(), **versions}
+    rows = (line.split() for line in results_of(notebook).splitlines()[1:])
+    errors = {part: {"grey": float(grey), "U-Net": float(unet)} for part, grey, unet in rows}
     TIMES.parent.mkdir(parents=True, exist_ok=True)
-    TIMES.write_text(
-        json.dumps(
-            {"date": str(datetime.date.today()), "machine": machine, "seconds": seconds}, indent=1
-        )
-        + "\n"
-    )
+    shutil.copy(picture_in(checkpoints), TIMES.with_name("before_after.jpg"))
+    measured = {
+        "date": str(datetime.date.today()),
+        "machine": machine,
+        "seconds": seconds,
+        "errors": errors,
+    }
+    TIMES.write_text(json.dumps(measured, indent=1) + "\n")
     links()
-
-
-def version(package: str) -> str:
-    from importlib.metadata import version
-
-    return version(package).split("+")[0]
 
 
 def clean(notebook) -> None:
@@ -182,6 +189,15 @@ def lesson_table() -> str:
     return "\n".join(rows)
 
 
+def results_table() -> str:
+    """README's table of errors, as measured by `refresh`."""
+    rows = ["| pictures | painting grey | U-Net |", "| --- | --- | --- |"]
+    what = {"validation": "validation: unseen parts of seen scenes", "test": "test: a scene never seen"}
+    for part, error in json.loads(TIMES.read_text())["errors"].items():
+        rows.append(f"| {what[part]} | {error['grey']:.4f} | {error['U-Net']:.4f} |")
+    return "\n".join(rows)
+
+
 def repository() -> str:
     """The course's address on GitHub, kept in pyproject.toml alone."""
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
@@ -194,8 +210,10 @@ def links() -> None:
         text = path.read_text(encoding="utf-8")
         path.write_text(REPOSITORY.sub(rf"\g<1>{owner}", text), encoding="utf-8")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    block = re.compile(r"(?<=<!-- lessons -->\n).*?(?=\n<!-- /lessons -->)", re.S)
-    (ROOT / "README.md").write_text(block.sub(lambda _: lesson_table(), readme), encoding="utf-8")
+    for name, table in (("lessons", lesson_table()), ("results", results_table())):
+        block = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=\n<!-- /{name} -->)", re.S)
+        readme = block.sub(lambda _, table=table: table, readme)
+    (ROOT / "README.md").write_text(readme, encoding="utf-8")
 
 
 def parse(pairs: list[str]) -> dict:

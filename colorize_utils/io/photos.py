@@ -43,12 +43,12 @@ def read_square(path, size: int) -> torch.Tensor:
     """
     with Image.open(path) as photo:
         photo.draft("RGB", (size, size))  # a JPEG decodes at 1/2, 1/4 or 1/8 size: much less work
+        photo = ImageOps.exif_transpose(photo)
         if photo.mode == "F":
             raise ValueError("floating-point pixels have no fixed range: save the picture with 8 bits")
         if photo.mode.startswith("I"):  # 16-bit grey, which PIL's convert would clip to white
             photo = Image.fromarray((np.asarray(photo) // 257).clip(0, 255).astype(np.uint8))
-        photo = ImageOps.exif_transpose(photo).convert("RGB")
-        photo = ImageOps.fit(photo, (size, size), Image.Resampling.BICUBIC)
+        photo = ImageOps.fit(photo.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
         return torch.from_numpy(np.array(photo)).permute(2, 0, 1).contiguous()
 
 

@@ -1,0 +1,274 @@
+"""The lessons as files, and every lesson executed on a real kernel with its knobs turned down."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+import lessons as tool  # noqa: E402
+
+LESSONS = tool.lessons()
+IDS = [path.stem for path in LESSONS]
+QUICK = {"DATA": "sample", "BASE_WIDTH": 4, "EPOCHS": 1, "BATCH_SIZE": 64}
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+# ---- the files ----
+
+
+def test_the_core_lessons_are_there():
+    assert [path.stem[:2] for path in LESSONS][:5] == ["01", "02", "03", "04", "05"]
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=IDS)
+def test_a_lesson_is_valid_executed_in_order_and_free_of_errors(path):
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    notebook = read(path)
+    nbformat.validate(notebook)
+    assert (raw["nbformat"], raw["nbformat_minor"]) == (4, 5)
+    assert raw["metadata"]["kernelspec"]["name"] == "python3" and "widgets" not in raw["metadata"]
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+    assert [cell.execution_count for cell in code(notebook)] == list(range(1, len(code(notebook)) + 1))
+    outputs = [output for cell in code(notebook) for output in cell.outputs]
+    assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
+    assert not [o for o in outputs if "widget" in str(o.get("data", {}).keys())]
+    assert any("image/jpeg" in o.get("data", {}) for o in outputs)
+    assert path.stat().st_size < 1_000_000
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=IDS)
+def test_no_output_names_a_place_on_the_machine_that_ran_it(path):
+    texts = [tool.text_of(cell) for cell in code(read(path))]
+    assert not re.search(r"(/home/|/root/|/tmp/|/work/|[A-Z]:\\)", "".join(texts))
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=IDS)
+def test_a_lesson_has_its_parts(path):
+    cells = read(path).cells
+    badge, *_ = cells[0].source.splitlines()
+    assert f"/blob/main/notebooks/{path.name})" in badge
+    assert re.search(r"^# \d · ", cells[0].source, re.M) and re.search(
+        r"\*Last run: 20", cells[0].source
+    )
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    for part in ("What you will learn", "Before you start", "Settings", "Predict before you run", "Tricky",
+                 "Main takeaways", "Check yourself", "Exercises", "Take it with you"):  # fmt: skip
+        assert part in text, part
+    assert "](#" not in text and "![](" not in text.replace("[![", "")
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=IDS)
+def test_cells_are_short(path):
+    for cell in code(read(path)):
+        lines = cell.source.splitlines()
+        assert len(lines) <= 40 or any(line.startswith("class ") for line in lines), cell.source
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=IDS)
+def test_knobs_stand_in_one_cell_one_a_line_each_explained(path):
+    cells = [cell for cell in code(read(path)) if "@param" in cell.source]
+    assert len(cells) == 1
+    lines = cells[0].source.splitlines()
+    assert all(line.startswith("# @markdown ") for line in lines[::2])
+    assert all(tool.KNOB.fullmatch(line) for line in lines[1::2])
+    known = {
+        "DATA",
+        "IMAGE_SIZE",
+        "BASE_WIDTH",
+        "BATCH_SIZE",
+        "EPOCHS",
+        "LEARNING_RATE",
+        "SEED",
+        "CHECKPOINT_DIR",
+    }
+    assert set(tool.knobs(read(path))) <= known
+
+
+def test_the_bootstrap_cell_is_the_same_everywhere():
+    assert len({code(read(path))[0].source for path in LESSONS}) == 1
+
+
+def test_modules_are_what_the_lessons_say(tmp_path):
+    from nbdev.export import nb_export
+
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    shutil.copytree(ROOT / "colorize_utils", tmp_path / "colorize_utils")
+    for path in LESSONS:
+        nb_export(str(tmp_path / "notebooks" / path.name), str(tmp_path / "colorize_utils"))
+        name = re.search(r"#\| default_exp (\w+)", path.read_text(encoding="utf-8"))[1]
+        exported = (tmp_path / "colorize_utils" / f"{name}.py").read_text()
+        assert exported == (ROOT / "colorize_utils" / f"{name}.py").read_text(), (
+            f"run: make lessons ({name})"
+        )
+
+
+def test_local_links_lead_somewhere():
+    for path in [*LESSONS, *ROOT.glob("*.md"), *ROOT.glob("data/*.md")]:
+        text = path.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#\s]+)\)", text):
+            if "://" not in target:
+                assert (path.parent / target.strip('"\\')).exists(), f"{path.name}: {target}"
+
+
+def test_readme_has_the_generated_tables():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert tool.lesson_table() in readme and tool.results_table() in readme, "run: make links"
+
+
+def test_the_owner_stands_in_one_place_and_one_command_spreads_it(tmp_path):
+    owner = tool.repository().split("/")[-2]
+    for path in [*LESSONS, ROOT / "README.md"]:
+        found = re.findall(
+            r"/github(?:\.com)?/([\w.-]+)/image-colorization-unet", path.read_text("utf-8")
+        )
+        assert found and set(found) == {owner}, path.name
+    copy = tmp_path / "copy"
+    shutil.copytree(
+        ROOT, copy, ignore=shutil.ignore_patterns(".venv", ".git", "runs", "cifar*", ".*cache")
+    )
+    project = (copy / "pyproject.toml").read_text().replace(f"/{owner}/", "/some-body/")
+    (copy / "pyproject.toml").write_text(project)
+    subprocess.run([sys.executable, "tools/lessons.py", "links"], cwd=copy, check=True)
+    for path in [*(copy / "notebooks").glob("*.ipynb"), copy / "README.md"]:
+        assert f"/{owner}/image-colorization-unet" not in path.read_text("utf-8")
+        assert "/some-body/image-colorization-unet" in path.read_text("utf-8")
+
+
+def test_knobs_can_only_be_set_where_they_exist():
+    assert tool.parse(["EPOCHS=3", "DATA=cifar100"]) == {"EPOCHS": 3, "DATA": "cifar100"}
+    with pytest.raises(SystemExit, match="no lesson has a knob 'EPOCH'"):
+        tool.parse(["EPOCH=3"])
+
+
+# ---- executed ----
+
+
+def no_complaints(notebook):
+    for cell in code(notebook):
+        for output in cell.outputs:
+            assert output.output_type != "error" and output.get("name") != "stderr", output
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=IDS)
+def test_a_lesson_runs_with_its_knobs_turned_down(path, runs):
+    values = {**QUICK, "CHECKPOINT_DIR": str(runs)}
+    no_complaints(tool.execute(path, values=values))
+    if path.stem.startswith("04"):
+        assert (runs / "sample_w4" / "best.pt").is_file()
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """A repository of the course to clone, and the environment of a kernel that has none of it installed."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    repository = folder / "repository"
+    kept = shutil.ignore_patterns(
+        ".venv", ".git", "runs", "cifar*", ".*cache", "__pycache__", "*.egg-info"
+    )
+    shutil.copytree(ROOT, repository, ignore=kept)
+    author = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    for command in (["init", "-q"], ["add", "-A"], [*author, "commit", "-qm", "all"]):
+        subprocess.run(["git", *command], cwd=repository, check=True)
+    (folder / "site").mkdir()
+    (folder / "site" / "sitecustomize.py").write_text(
+        "import sys\n"
+        f"sys.path[:] = [p for p in sys.path if p.rstrip('/') != {str(ROOT)!r}]\n"
+        "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in f'{f!r}{type(f)!r}'.lower()]\n"
+    )
+    env = {"PYTHONPATH": str(folder / "site"), "COLORIZE_REPO": repository.as_uri()}
+    probe = [sys.executable, "-c", "import colorize_utils"]
+    absent = subprocess.run(probe, cwd=folder, env={**os.environ, **env}, capture_output=True, text=True)
+    assert "No module named 'colorize_utils'" in absent.stderr
+    return folder, env
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=IDS)
+def test_a_lesson_opened_alone_in_an_empty_folder_works(path, elsewhere, tmp_path):
+    _, env = elsewhere
+    alone = tmp_path / path.name
+    notebook = read(path)
+    code(notebook)[-1].source += "\nimport colorize_utils\nprint('FROM', colorize_utils.__file__)"
+    if path.stem.startswith("01"):  # Run all, and once more in the same kernel
+        again = [
+            nbformat.from_dict({**cell, "id": f"again-{i}"}) for i, cell in enumerate(notebook.cells)
+        ]
+        notebook.cells += again
+    nbformat.write(notebook, alone)
+    done = tool.execute(alone, values=QUICK, folder=tmp_path, env=env)
+    no_complaints(done)
+    assert f"FROM {tmp_path / 'image-colorization-unet'}" in tool.text_of(code(done)[-1])
+
+
+def bootstrap(folder, **env):
+    source = code(read(LESSONS[0]))[0].source
+    environment = {**os.environ, **env}
+    return subprocess.run(
+        [sys.executable, "-c", source], cwd=folder, env=environment, capture_output=True, text=True
+    )
+
+
+def test_bootstrap_says_what_to_do_where_it_cannot_fetch(elsewhere, tmp_path):
+    folder, env = elsewhere
+    placeholder = bootstrap(tmp_path, PYTHONPATH=env["PYTHONPATH"], COLORIZE_REPO=tool.repository())
+    if "/OWNER/" in tool.repository():
+        assert "has no owner yet: set COLORIZE_REPO" in placeholder.stderr
+    nowhere = bootstrap(tmp_path, **{**env, "COLORIZE_REPO": (folder / "nothing").as_uri()})
+    assert "Could not fetch the course." in nowhere.stderr and "as a zip" in nowhere.stderr
+    without_git = bootstrap(tmp_path, **{**env, "PATH": str(tmp_path)})
+    assert "needs git: install it" in without_git.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_bootstrap_clones_shallowly_and_only_once(elsewhere, tmp_path):
+    _, env = elsewhere
+    assert bootstrap(tmp_path, **env).stdout == "The course is in image-colorization-unet\n"
+    clone = tmp_path / "image-colorization-unet"
+    assert (clone / ".git" / "shallow").is_file()
+    (clone / "mine.txt").write_text("kept")
+    assert bootstrap(tmp_path, **{**env, "COLORIZE_REPO": "file:///nowhere"}).returncode == 0
+    assert (clone / "mine.txt").is_file()
+
+
+def test_lesson_05_trains_itself_where_there_is_no_checkpoint(tmp_path):
+    notebook = tool.execute(LESSONS[4], values={**QUICK, "CHECKPOINT_DIR": str(tmp_path)})
+    no_complaints(notebook)
+    assert any("training for about half a minute" in tool.text_of(cell) for cell in code(notebook))
+    assert (tmp_path / "sample_w4" / "before_after.jpg").stat().st_size > 10_000
+
+
+# ---- the package without the tools that made it ----
+
+
+def test_modules_import_without_jupyter_nbdev_and_matplotlib():
+    blocked = ["nbdev", "jupyter", "jupyter_client", "IPython", "ipykernel", "ipywidgets", "nbformat"]
+    names = [p.stem for p in (ROOT / "colorize_utils").glob("*.py") if p.stem != "__init__"]
+    program = (
+        "import sys, importlib\n"
+        f"for name in {blocked!r}: sys.modules[name] = None\n"
+        f"names = {sorted(names)!r}\n"
+        "for name in ['visualization'] if 'plot' in sys.argv else set(names) - {'visualization'}:\n"
+        "    if 'plot' not in sys.argv: sys.modules['matplotlib'] = None\n"
+        "    importlib.import_module('colorize_utils.' + name)\n"
+    )
+    for arguments in ([], ["plot"]):
+        subprocess.run([sys.executable, "-c", program, *arguments], cwd=ROOT, check=True)
