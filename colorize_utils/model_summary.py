@@ -128,8 +128,8 @@ def summary(
 ) -> Summary:
     """Run `model` once on zeros and print a table of its layers; return the same as a `Summary`.
 
-    The forward pass runs in eval mode and without gradients; the model's modes, device, hooks, running
-    statistics and the random state are afterwards what they were before. Parameters that several layers
+    The forward pass runs in eval mode and without gradients; the model's modes, device, hooks and
+    running statistics are afterwards what they were before, and the input draws no random numbers. Parameters that several layers
     share are counted once. Multiply-adds count convolutions and linear layers, which do nearly all the work.
 
     Args:
@@ -151,6 +151,8 @@ def summary(
     if input_data is not None:
         inputs = list(input_data) if isinstance(input_data, (list, tuple)) else [input_data]
     else:
+        if not isinstance(input_size, (tuple, list)):
+            raise ValueError(f"input_size must be a shape or a list of shapes, not {input_size!r}")
         one = all(isinstance(size, int) for size in input_size)
         sizes = [tuple(input_size)] if one else [tuple(size) for size in input_size]
         if not all(size and all(isinstance(n, int) and n > 0 for n in size) for size in sizes):

@@ -1,5 +1,6 @@
 """A weighted mean that is updated as values arrive, for losses and metrics."""
 
+import math
 from collections import deque
 
 import torch
@@ -49,15 +50,14 @@ class MovingAverage:
             raise ValueError(
                 f"n must be positive, not {n!r}: it is the number of items that value averages"
             )
+        size = math.prod(getattr(value, "shape", ()))
+        if size != 1:
+            raise ValueError(f"value has shape {tuple(value.shape)}: pass its mean, and n={size}")
         if isinstance(value, torch.Tensor):
-            if value.numel() != 1:
-                raise ValueError(
-                    f"value has shape {tuple(value.shape)}: pass its mean, and n={value.numel()}"
-                )
             precise = torch.float32 if value.device.type == "mps" else torch.float64
             value = value.detach().reshape(()).to(precise)
         else:
-            value = float(value)
+            value = float(value.item() if hasattr(value, "item") else value)
         if self.window is None:
             self._sum = self._sum + value * n
             self._count += n

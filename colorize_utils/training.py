@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['batches', 'PaintGrey', 'validation_error', 'train_epoch', 'fit']
 
-# %% ../notebooks/04_training.ipynb #ba071617
+# %% ../notebooks/04_training.ipynb #24f863fb
 import math
 from pathlib import Path
 
@@ -17,14 +17,15 @@ from .lab import to_network
 from .moving_average import MovingAverage
 
 
-def batches(
-    count: int, batch_size: int, generator: torch.Generator | None = None
-) -> tuple[torch.Tensor, ...]:
-    """Split the row numbers 0..count-1 into batches, the last one perhaps smaller; shuffled if there is a generator."""
-    order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
-    return order.split(batch_size)
+def batches(count: int, batch_size: int, generator=None, device="cpu") -> tuple[torch.Tensor, ...]:
+    """Split the row numbers 0..count-1 into batches, the last one perhaps smaller; a generator shuffles them.
 
-# %% ../notebooks/04_training.ipynb #ead96a11
+    They should be on the device of the pictures: then picking rows there never makes a GPU wait.
+    """
+    order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
+    return order.to(device).split(batch_size)
+
+# %% ../notebooks/04_training.ipynb #a3e5a122
 class PaintGrey(nn.Module):
     """The trivial answer, ab = 0: the error that a network has to beat."""
 
@@ -37,39 +38,39 @@ class PaintGrey(nn.Module):
 def validation_error(
     model: nn.Module, pictures: torch.Tensor, loss=F.mse_loss, batch_size: int = 256
 ) -> float:
-    """Mean of `loss(model(L), ab)` over pictures, uint8 (N, 3, H, W), in eval mode; the model's mode is kept."""
+    """Mean of `loss(model(L), ab)` over pictures, uint8 (N, 3, H, W), in eval mode; then back to train or eval."""
     device = next((p.device for p in model.parameters()), pictures.device)
-    was_training = model.training
+    average, was_training = MovingAverage(), model.training
     model.eval()
-    average = MovingAverage()
-    for index in batches(len(pictures), batch_size):
-        L, ab = to_network(pictures[index].to(device))
-        average.update(loss(model(L), ab), n=len(index))
-    model.train(was_training)
+    try:
+        for index in batches(len(pictures), batch_size, device=pictures.device):
+            L, ab = to_network(pictures[index].to(device))
+            average.update(loss(model(L), ab), n=len(index))
+    finally:
+        model.train(was_training)
     return average.value
 
-# %% ../notebooks/04_training.ipynb #0e01969e
+# %% ../notebooks/04_training.ipynb #4e963fe4
 def train_epoch(model, pictures, optimizer, loss, batch_size: int, generator) -> float:
     """Show `model` all pictures, uint8 (N, 3, H, W), once; return the mean loss.
 
-    The generator shuffles them. Raises FloatingPointError if the loss is no longer finite.
+    The generator shuffles them.
     """
     device = next(model.parameters()).device
     average = MovingAverage()
     model.train()
-    for index in tqdm(batches(len(pictures), batch_size, generator), "epoch", leave=False):
+    for index in tqdm(
+        batches(len(pictures), batch_size, generator, pictures.device), "epoch", leave=False
+    ):
         L, ab = to_network(pictures[index].to(device))
         optimizer.zero_grad()
         error = loss(model(L), ab)
         error.backward()
         optimizer.step()
         average.update(error, n=len(index))
-    if not math.isfinite(average.value):
-        rate = optimizer.param_groups[0]["lr"]
-        raise FloatingPointError(f"the loss is {average.value}: use a learning rate below {rate:g}")
     return average.value
 
-# %% ../notebooks/04_training.ipynb #d960b8c4
+# %% ../notebooks/04_training.ipynb #e2dac42d
 def fit(
     model, images, *, epochs, loss=F.mse_loss, batch_size=64, learning_rate=1e-3, seed=0, folder=None
 ) -> dict:
@@ -85,12 +86,15 @@ def fit(
         {"train": [...], "validation": [...]}, the mean loss of each epoch since the start.
 
     Raises:
-        ValueError: a setting makes no sense, or last.pt is of another net or other settings.
+        ValueError: a setting makes no sense, or last.pt is of another net, other settings or pictures.
+        FloatingPointError: the loss is no longer finite; last.pt still holds the epoch before.
     """
     if min(epochs, batch_size, learning_rate, len(images.train), len(images.validation)) <= 0:
         raise ValueError("epochs, batch size, learning rate and both image sets must not be 0")
     settings = dict(batch_size=batch_size, learning_rate=learning_rate, seed=seed)
-    settings |= dict(loss=getattr(loss, "__name__", repr(loss)), pictures=len(images.train))
+    settings |= dict(
+        loss=getattr(loss, "__name__", repr(loss)), pictures=checkpoint.fingerprint(images.train)
+    )
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     info = {"settings": settings, "history": {"train": [], "validation": []}}
     if folder and (Path(folder) / "last.pt").is_file():
@@ -100,8 +104,12 @@ def fit(
     for epoch in range(len(train), epochs):
         order = torch.Generator().manual_seed(1000 * seed + epoch)
         train.append(train_epoch(model, images.train, optimizer, loss, batch_size, order))
-        validation.append(validation_error(model, images.validation, loss))
+        validation.append(validation_error(model, images.validation, loss, batch_size))
         print(f"epoch {epoch + 1}: train {train[-1]:.5f}, validation {validation[-1]:.5f}")
+        if not math.isfinite(train[-1] + validation[-1]):
+            raise FloatingPointError(
+                f"the loss is not finite: use a learning rate below {learning_rate:g}"
+            )
         if folder and validation[-1] == min(validation):
             checkpoint.save(Path(folder) / "best.pt", model, info)
         if folder:

@@ -42,7 +42,7 @@ class Up(nn.Module):
         x = self.enlarge(x)
         return self.convs(torch.cat([skip, x], dim=1))  # the skip first, then what comes from below
 
-# %% ../notebooks/03_unet.ipynb #eed9ff85
+# %% ../notebooks/03_unet.ipynb #867588cd
 class UNet(nn.Module):
     """The U-Net (Ronneberger, Fischer, Brox 2015) with BatchNorm and same-size convolutions.
 
@@ -74,9 +74,14 @@ class UNet(nn.Module):
         """(B, in_channels, H, W) -> (B, out_channels, H, W), for any H and W.
 
         Raises:
+            TypeError: not a float tensor.
             ValueError: another shape; or, in train mode, one picture of at most 16 by 16 pixels.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
+        if not isinstance(x, torch.Tensor) or not x.is_floating_point():
+            raise TypeError(
+                f"the input must be a float tensor, not {getattr(x, 'dtype', type(x))}: see to_network"
+            )
+        if x.dim() != 4 or x.shape[1] != self.in_channels or 0 in x.shape:
             raise ValueError(
                 f"the input must have the shape (B, {self.in_channels}, H, W), not {tuple(x.shape)}"
             )

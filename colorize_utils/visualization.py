@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['predict', 'compare', 'ab_density']
 
-# %% ../notebooks/05_visualization.ipynb #d72af4d5
+# %% ../notebooks/05_visualization.ipynb #51544f8b
 import matplotlib.pyplot as plt
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ from .training import PaintGrey
 
 @torch.no_grad()
 def predict(model: nn.Module, rgb: torch.Tensor, batch_size: int = 64) -> torch.Tensor:
-    """Colour pictures from their lightness alone, in eval mode; the model's mode is kept.
+    """Colour pictures from their lightness alone, in eval mode; then back to train or eval.
 
     Args:
         model: L (B, 1, H, W) -> ab (B, 2, H, W), as `to_network` normalises them.
@@ -24,13 +24,14 @@ def predict(model: nn.Module, rgb: torch.Tensor, batch_size: int = 64) -> torch.
         RGB (N, 3, H, W), float32 in 0..1, on the CPU.
     """
     device = next((p.device for p in model.parameters()), rgb.device)
-    was_training = model.training
+    coloured, was_training = [], model.training
     model.eval()
-    coloured = []
-    for part in rgb.split(batch_size):
-        L, _ = to_network(part.to(device))
-        coloured.append(from_network(L, model(L)).cpu())
-    model.train(was_training)
+    try:
+        for part in rgb.split(batch_size):
+            L, _ = to_network(part.to(device))
+            coloured.append(from_network(L, model(L)).cpu())
+    finally:
+        model.train(was_training)
     return torch.cat(coloured)
 
 # %% ../notebooks/05_visualization.ipynb #dbcb955c

@@ -1,6 +1,6 @@
 import os
-import pickle
 
+import numpy as np
 import pytest
 import torch
 
@@ -32,10 +32,11 @@ def test_round_trip(saved):
 def test_a_failed_save_leaves_the_old_file_and_no_debris(saved):
     model, path = saved
     before = path.read_bytes()
-    with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
-        checkpoint.save(path, model, {"not storable": lambda: None})
-    assert path.read_bytes() == before
-    assert os.listdir(path.parent) == ["best.pt"]
+    for not_storable in (lambda: None, np.float64(1.0), path):
+        with pytest.raises(TypeError, match="was not written: keep to numbers"):
+            checkpoint.save(path, model, {"info": not_storable})
+        assert path.read_bytes() == before
+        assert os.listdir(path.parent) == ["best.pt"]
 
 
 class Trap:
@@ -65,6 +66,20 @@ def test_missing_and_foreign_files_are_named(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "foreign.pt")
     with pytest.raises(ValueError, match="not a checkpoint of this course"):
         checkpoint.load(tmp_path / "foreign.pt")
+
+
+def test_only_a_last_checkpoint_can_be_continued(saved):
+    model, path = saved
+    with pytest.raises(ValueError, match="no optimiser state: only a last.pt"):
+        checkpoint.restore(path, model, torch.optim.Adam(model.parameters()), {"seed": 3})
+
+
+def test_fingerprints_tell_sets_apart(tiny):
+    one = checkpoint.fingerprint(tiny.train)
+    assert one == checkpoint.fingerprint(tiny.train.clone())
+    assert (
+        len({one, checkpoint.fingerprint(tiny.train[1:]), checkpoint.fingerprint(tiny.train // 2)}) == 3
+    )
 
 
 def test_another_normalisation_is_refused(saved, monkeypatch):

@@ -10,12 +10,13 @@ import warnings
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 import torchvision
 from PIL import Image
 
 from colorize_utils import data
-from colorize_utils.data import SEEN, chroma, is_grey, load_images, part_of, photograph, split_scene
+from colorize_utils.data import SEEN, UNSEEN, chroma, is_grey, load_images, part_of, photograph
 from colorize_utils.io import downloads
 
 
@@ -32,10 +33,21 @@ def test_the_sample_needs_no_network_and_repeats_itself(monkeypatch):
     assert not torch.equal(first.train, other.train)
 
 
-def test_train_and_validation_share_no_pixel():
-    for name in SEEN:
-        left, right = split_scene(photograph(name))
-        assert torch.equal(torch.cat([left, right], dim=2), photograph(name))
+def test_parts_of_the_sample_share_no_pixel(monkeypatch):
+    def coded(name):
+        photo = torch.full((3, 300, 400), 10 if name in SEEN else 90, dtype=torch.uint8)
+        if name in SEEN:
+            photo[:, :, 320:] = 200
+        return photo
+
+    monkeypatch.setattr(data, "photograph", coded)
+    images = load_images("sample")
+    assert [part.unique().tolist() for part in images] == [[10], [200], [90]]
+    assert not set(SEEN) & set(UNSEEN)
+
+
+def test_photographs_are_what_scikit_image_ships():
+    assert torch.equal(photograph("coffee").permute(1, 2, 0), torch.from_numpy(skimage.data.coffee()))
 
 
 def test_squares_come_from_the_photograph_at_every_scale():
@@ -139,12 +151,26 @@ def test_wrong_bytes_from_the_server_are_not_taken_for_good(cifar, tmp_path):
         load_images("cifar100", tmp_path)
 
 
-def test_a_changed_file_on_disk_is_named_and_left_alone(cifar, tmp_path):
+def test_an_answer_cut_short_is_not_taken_for_good(cifar, tmp_path, monkeypatch):
+    def half(self):
+        content = (cifar.served / "small.tar.gz").read_bytes()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2])
+
+    monkeypatch.setattr(QuietHandler, "do_GET", half)
+    with pytest.raises(ConnectionError, match="could not download"):
+        load_images("cifar100", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["train", "test", "meta"])
+def test_a_changed_file_on_disk_is_named_and_left_alone(cifar, tmp_path, name):
     load_images("cifar100", tmp_path)
-    path = tmp_path / "cifar-100-python" / "train"
+    path = tmp_path / "cifar-100-python" / name
     changed = path.read_bytes()[:-1] + b"x"
     path.write_bytes(changed)
-    with pytest.raises(ValueError, match="train is not the official file.*delete the folder"):
+    with pytest.raises(ValueError, match=f"{name} is not the official file.*delete the folder"):
         load_images("cifar100", tmp_path)
     assert path.read_bytes() == changed
 
@@ -246,7 +272,7 @@ def test_every_kind_of_picture_is_read_upright_as_rgb(tmp_path):
 @pytest.mark.parametrize(
     "name, error, says",
     [
-        ("cifar1000", ValueError, "no data set and no folder is called 'cifar1000': choose"),
+        ("cifar1000", ValueError, "no data set is called 'cifar1000' and there is no folder .*: choose"),
         ("dogs-vs-cats", FileNotFoundError, "get train.zip from"),
     ],
 )
@@ -266,5 +292,7 @@ def test_folders_without_enough_pictures_are_named(tmp_path):
 def test_sizes_that_cannot_be_are_named(tmp_path):
     with pytest.raises(ValueError, match="at least 1"):
         load_images("sample", image_size=0)
+    with pytest.raises(ValueError, match="set IMAGE_SIZE to 100 or less"):
+        load_images("sample", image_size=128)
     with pytest.raises(ValueError, match="set IMAGE_SIZE = 32"):
         load_images("cifar10", tmp_path, image_size=64)

@@ -149,7 +149,8 @@ def test_prints_a_table(capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{}, {"input_size": (1, 0)}, {"input_size": ()}, {"input_size": "ab"}]
+    "arguments",
+    [{}, {"input_size": (1, 0)}, {"input_size": ()}, {"input_size": "ab"}, {"input_size": 5}],
 )
 def test_bad_sizes_are_named(arguments):
     with pytest.raises(ValueError, match="input_size"):

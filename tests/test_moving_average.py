@@ -6,7 +6,7 @@ from colorize_utils.moving_average import MovingAverage
 
 
 @pytest.mark.parametrize("window", [None, 1, 7])
-@pytest.mark.parametrize("kind", [float, torch.tensor, np.float32])
+@pytest.mark.parametrize("kind", [float, torch.tensor, np.float32, lambda value: np.array([value])])
 def test_equals_numpys_weighted_mean(window, kind):
     rng = np.random.default_rng(0)
     values, weights = rng.normal(size=50).astype(np.float32), rng.integers(1, 100, 50)
@@ -60,6 +60,8 @@ def test_errors_say_what_to_do():
         _ = MovingAverage().value
     with pytest.raises(ValueError, match="pass its mean, and n=3"):
         MovingAverage().update(torch.ones(3))
+    with pytest.raises(ValueError, match="pass its mean, and n=4"):
+        MovingAverage().update(np.ones((2, 2)))
     with pytest.raises(ValueError, match="n must be positive"):
         MovingAverage().update(1.0, n=0)
     with pytest.raises(ValueError, match="window"):

@@ -111,8 +111,12 @@ def test_a_finished_run_is_not_trained_again(tiny, tmp_path):
 
 def test_other_settings_are_refused_by_name(tiny, tmp_path):
     fit(fresh(), tiny, epochs=1, folder=tmp_path)
+    untouched, model = fresh(), fresh()
     with pytest.raises(ValueError, match="learning_rate was 0.001, now 0.01"):
-        fit(fresh(), tiny, epochs=2, learning_rate=0.01, folder=tmp_path)
+        fit(model, tiny, epochs=2, learning_rate=0.01, folder=tmp_path)
+    with pytest.raises(ValueError, match="pictures was"):
+        fit(model, Images(tiny.train.flip(0), tiny.validation, tiny.test), epochs=2, folder=tmp_path)
+    assert same(model, untouched)
     with pytest.raises(ValueError, match="base_width=2, the model has base_width=4"):
         fit(fresh(4), tiny, epochs=2, folder=tmp_path)
 
@@ -126,6 +130,12 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_epoch(tiny, tmp
     with pytest.raises(FloatingPointError, match="use a learning rate below 0.001"):
         fit(fresh(), tiny, epochs=2, loss=mse_loss, folder=tmp_path)
     assert len(checkpoint.load(tmp_path / "last.pt")[1]["history"]["train"]) == 1
+
+
+def test_weights_that_the_last_step_of_an_epoch_destroys_are_not_kept(tiny, tmp_path):
+    with pytest.raises(FloatingPointError):
+        fit(fresh(), tiny, epochs=2, batch_size=70, learning_rate=1e30, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}, {"learning_rate": 0.0}])

@@ -59,10 +59,15 @@ def test_one_picture_trains_if_it_is_large_enough():
         UNet(base_width=2).train()(torch.zeros(1, 1, 16, 16))
 
 
-@pytest.mark.parametrize("shape", [(1, 3, 16, 16), (1, 16, 16), (1, 1, 16)])
+@pytest.mark.parametrize("shape", [(1, 3, 16, 16), (1, 16, 16), (1, 1, 16), (0, 1, 8, 8), (1, 1, 0, 8)])
 def test_wrong_inputs_are_named(shape):
     with pytest.raises(ValueError, match=r"must have the shape \(B, 1, H, W\)"):
         UNet(base_width=2)(torch.zeros(shape))
+
+
+def test_bytes_are_refused():
+    with pytest.raises(TypeError, match="float tensor, not torch.uint8: see to_network"):
+        UNet(base_width=2)(torch.zeros(1, 1, 16, 16, dtype=torch.uint8))
 
 
 def test_wrong_width_is_named():

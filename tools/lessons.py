@@ -24,6 +24,10 @@ KNOB = re.compile(r"^([A-Z_]+) = (.+?)(  # @param .*)$", re.M)
 REPOSITORY = re.compile(r"(/github(?:\.com)?/)[\w.-]+(?=/image-colorization-unet)")
 
 
+# no progress bars in kept outputs; pictures inline, whatever the shell says
+QUIET = {"TQDM_DISABLE": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+
+
 def lessons() -> list[Path]:
     return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 
@@ -69,7 +73,7 @@ def execute(
             on_cell_complete=lambda cell, cell_index: bar.update(cell_index + 1 - bar.n),
         )
         try:
-            client.execute(env={**os.environ, "TQDM_DISABLE": "1", **(env or {})})
+            client.execute(env={**os.environ, **QUIET, **(env or {})})
         finally:
             if target:
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -90,23 +94,30 @@ def export() -> None:
 
 
 def run(values: dict) -> None:
-    """All lessons in order, executed copies, checkpoint and picture under data/runs/, a table at the end."""
-    folder = ROOT / "data" / "runs" / "course"
-    if "CHECKPOINT_DIR" not in values:  # a folder that you name is never emptied: training goes on there
-        shutil.rmtree(folder, ignore_errors=True)
-        values = {**values, "CHECKPOINT_DIR": folder.relative_to(ROOT).as_posix()}
+    """All lessons in order, executed copies, checkpoint and picture under data/runs/, a table at the end.
+
+    Without knobs every run starts afresh; with knobs it has a folder of its own, and training goes on there.
+    """
+    named = "_".join(f"{key}={Path(str(value)).name}" for key, value in sorted(values.items()))
+    folder = ROOT / "data" / "runs" / (f"course_{named}" if values else "course")
+    if not values and folder.exists():
+        shutil.rmtree(folder)
+    values = {"CHECKPOINT_DIR": folder.relative_to(ROOT).as_posix(), **values}
+    results = ""
     for path in lessons():
         start = time.perf_counter()
         notebook = execute(path, folder / path.name, values)
+        results = results_of(notebook) or results
         print(f"{path.stem}: about {time.perf_counter() - start:.0f} s", flush=True)
-    print(f"\n{results_of(notebook)}\nbefore and after: {picture_in(ROOT / values['CHECKPOINT_DIR'])}")
+    print(f"\n{results}\nbefore and after: {picture_in(ROOT / values['CHECKPOINT_DIR'])}")
     print(f"executed lessons: {folder}")
 
 
 def results_of(notebook) -> str:
-    """The table that lesson 05 prints: a line for the headings, then part, grey, U-Net."""
-    (cell,) = (cell for cell in notebook.cells if "results" in cell.metadata.get("tags", []))
-    return text_of(cell)
+    """The table that lesson 05 prints: a line for the headings, then part, grey, U-Net. "" elsewhere."""
+    return "".join(
+        text_of(cell) for cell in notebook.cells if "results" in cell.metadata.get("tags", [])
+    )
 
 
 def picture_in(checkpoints: Path) -> Path:
@@ -121,18 +132,20 @@ def refresh() -> None:
     export()
     stamp = f"Last run: {datetime.date.today()}, Python {platform.python_version()}, torch {torch.__version__}."
     checkpoints = ROOT / "data" / "runs" / "refresh"
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    if checkpoints.exists():
+        shutil.rmtree(checkpoints)
     values = {
         "DATA": "sample",
         "BASE_WIDTH": 16,
         "CHECKPOINT_DIR": checkpoints.relative_to(ROOT).as_posix(),
     }
-    seconds = {}
+    seconds, results = {}, ""
     for path in lessons():
         print(path.name, flush=True)
         original = nbformat.read(path, as_version=4)
         start = time.perf_counter()
         notebook = execute(path, checkpoints / path.name, values)
+        results = results_of(notebook) or results
         seconds[path.stem] = round(time.perf_counter() - start)
         for cell, before in zip(notebook.cells, original.cells):
             cell.source = before.source  # with its own knobs
@@ -141,7 +154,7 @@ def refresh() -> None:
         nbformat.write(notebook, path)
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     machine = {"cores": os.cpu_count(), "gpu": torch.cuda.is_available(), **versions}
-    rows = (line.split() for line in results_of(notebook).splitlines()[1:])
+    rows = (line.split() for line in results.splitlines()[1:])
     errors = {part: {"grey": float(grey), "U-Net": float(unet)} for part, grey, unet in rows}
     TIMES.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(picture_in(checkpoints), TIMES.with_name("before_after.jpg"))
@@ -176,7 +189,7 @@ def clean(notebook) -> None:
 
 def lesson_table() -> str:
     """README's table of lessons, from the notebooks' titles and the measured times."""
-    seconds = json.loads(TIMES.read_text())["seconds"]
+    seconds = json.loads(TIMES.read_text(encoding="utf-8"))["seconds"]
     rows = ["| lesson | what you make | time here | open |", "| --- | --- | --- | --- |"]
     for path in lessons():
         first = nbformat.read(path, as_version=4).cells[0].source
@@ -193,7 +206,7 @@ def results_table() -> str:
     """README's table of errors, as measured by `refresh`."""
     rows = ["| pictures | painting grey | U-Net |", "| --- | --- | --- |"]
     what = {"validation": "validation: unseen parts of seen scenes", "test": "test: a scene never seen"}
-    for part, error in json.loads(TIMES.read_text())["errors"].items():
+    for part, error in json.loads(TIMES.read_text(encoding="utf-8"))["errors"].items():
         rows.append(f"| {what[part]} | {error['grey']:.4f} | {error['U-Net']:.4f} |")
     return "\n".join(rows)
 
@@ -208,12 +221,12 @@ def links() -> None:
     owner = repository().split("/")[-2]
     for path in [*lessons(), ROOT / "README.md"]:
         text = path.read_text(encoding="utf-8")
-        path.write_text(REPOSITORY.sub(rf"\g<1>{owner}", text), encoding="utf-8")
+        path.write_text(REPOSITORY.sub(rf"\g<1>{owner}", text), encoding="utf-8", newline="\n")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for name, table in (("lessons", lesson_table()), ("results", results_table())):
         block = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=\n<!-- /{name} -->)", re.S)
         readme = block.sub(lambda _, table=table: table, readme)
-    (ROOT / "README.md").write_text(readme, encoding="utf-8")
+    (ROOT / "README.md").write_text(readme, encoding="utf-8", newline="\n")
 
 
 def parse(pairs: list[str]) -> dict:
@@ -225,7 +238,7 @@ def parse(pairs: list[str]) -> dict:
         if name not in known:
             raise SystemExit(f"no lesson has a knob {name!r}: there are {', '.join(sorted(known))}")
         try:
-            values[name] = ast.literal_eval(text)
+            values[name] = str(Path(text).absolute()) if Path(text).is_dir() else ast.literal_eval(text)
         except (ValueError, SyntaxError):
             values[name] = text
     return values

@@ -1,5 +1,6 @@
 """A trained model on disk: written whole or not at all, read without running any code that a file could hide."""
 
+import hashlib
 import os
 import pickle
 from pathlib import Path
@@ -9,12 +10,17 @@ import torch
 from colorize_utils.unet import UNet
 
 NORMALISATION = "L/50 - 1, ab/110"
+PARTS = {"model", "info", "state", "architecture", "normalisation"}
 
 
 def save(path, model: UNet, info: dict, **state) -> None:
-    """Write `model`'s weights, `info` (settings and metrics: numbers, text, lists, dicts) and training `state`.
+    """Write `model`'s weights, `info` (settings and metrics) and training `state`.
 
-    The file appears under its name only when it is complete, so a crash leaves the one before untouched.
+    The file appears under its name only when it is complete and has been read back, so a crash leaves the
+    one before untouched.
+
+    Raises:
+        TypeError: `info` or `state` holds more than plain numbers, text, lists, dicts and tensors.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,12 +32,24 @@ def save(path, model: UNet, info: dict, **state) -> None:
         "state": state,
     }
     content["model"] = {key: value.detach().cpu() for key, value in model.state_dict().items()}
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         torch.save(content, partial)
+        torch.load(partial, map_location="cpu", weights_only=True)
         os.replace(partial, path)
+    except (pickle.PickleError, AttributeError) as error:
+        raise TypeError(
+            f"{path} was not written: keep to numbers, text, lists, dicts and tensors"
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def fingerprint(pictures) -> str:
+    """The shape of a set of pictures and a hash of about 64 of them: tells one set from another."""
+    rows = torch.arange(0, len(pictures), max(1, len(pictures) // 64), device=pictures.device)
+    digest = hashlib.sha256(pictures[rows].cpu().numpy().tobytes()).hexdigest()
+    return f"{tuple(pictures.shape)}, {digest[:12]}"
 
 
 def read(path) -> dict:
@@ -46,12 +64,9 @@ def read(path) -> dict:
         raise FileNotFoundError(f"no checkpoint {str(path)!r}: train one first (lesson 04)")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+    except Exception as error:  # damage shows as almost any exception
         raise ValueError(f"{path} is damaged or is no checkpoint: delete it and train again") from error
-    if (
-        not isinstance(content, dict)
-        or not {"model", "info", "architecture", "normalisation"} <= content.keys()
-    ):
+    if not isinstance(content, dict) or not PARTS <= content.keys():
         raise ValueError(
             f"{path} is not a checkpoint of this course: write one with colorize_utils.io.checkpoint.save"
         )
@@ -89,10 +104,10 @@ def restore(path, model: UNet, optimizer: torch.optim.Optimizer, settings: dict)
     """Put a run's weights and optimiser back to where `save` left them; return its info.
 
     Raises:
-        ValueError: another architecture, or `settings` differ from those in the info.
+        ValueError: another architecture, `settings` differ from those in the info, or there is no optimiser
+            state. Model and optimiser are then as they were.
     """
     content = read(path)
-    load_into(model, content, path)
     before = content["info"].get("settings", {})
     changed = [
         f"{key} was {before.get(key)!r}, now {value!r}"
@@ -104,5 +119,8 @@ def restore(path, model: UNet, optimizer: torch.optim.Optimizer, settings: dict)
             f"{path} was trained with other settings ({'; '.join(changed)}): set them back, "
             "use another CHECKPOINT_DIR, or delete its folder to start over"
         )
+    if "optimizer" not in content["state"]:
+        raise ValueError(f"{path} has no optimiser state: only a last.pt can be continued")
+    load_into(model, content, path)
     optimizer.load_state_dict(content["state"]["optimizer"])
     return content["info"]

@@ -1,8 +1,11 @@
 """CIFAR-10 and CIFAR-100 on disk: fetched through torchvision, checked, read as one uint8 array."""
 
 import hashlib
+import http.client
+import socket
+import tarfile
+import zlib
 from pathlib import Path
-from urllib.error import URLError
 
 import numpy as np
 import torchvision
@@ -22,7 +25,7 @@ def read_cifar(name: str, root, download: bool = True) -> tuple[np.ndarray, np.n
     """
     dataset, root = CIFAR[name], Path(root)
     folder = root / dataset.base_folder
-    files = dataset.train_list + dataset.test_list
+    files = [*dataset.train_list, *dataset.test_list, [dataset.meta["filename"], dataset.meta["md5"]]]
     for file, md5 in files:
         if (folder / file).is_file() and hashlib.md5((folder / file).read_bytes()).hexdigest() != md5:
             raise ValueError(
@@ -35,10 +38,21 @@ def read_cifar(name: str, root, download: bool = True) -> tuple[np.ndarray, np.n
         )
         if not download:
             raise FileNotFoundError(f"{name} is not in {root}. Allow the download, or {by_hand}")
+        patience = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(60)  # seconds without a byte; torchvision would wait for ever
         try:
             dataset(root, download=True)
-        except (URLError, OSError, RuntimeError) as error:
+        except (
+            OSError,
+            RuntimeError,
+            EOFError,
+            http.client.HTTPException,
+            tarfile.TarError,
+            zlib.error,
+        ) as error:
             raise ConnectionError(
-                f"could not download {name} ({error}). Check the network and run again; or {by_hand}"
+                f"could not download {name} ({error}). Check the network and the disk and run again; or {by_hand}"
             ) from error
+        finally:
+            socket.setdefaulttimeout(patience)
     return dataset(root, train=True).data, dataset(root, train=False).data
