@@ -92,4 +92,4 @@ def test_another_normalisation_is_refused(saved, monkeypatch):
 def test_another_width_is_refused(saved):
     _, path = saved
     with pytest.raises(ValueError, match="base_width=2, the model has base_width=4"):
-        checkpoint.load_into(UNet(base_width=4), checkpoint.read(path), path)
+        checkpoint.restore(path, UNet(base_width=4), None, {})

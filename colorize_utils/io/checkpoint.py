@@ -85,19 +85,14 @@ def load(path, device="cpu") -> tuple[UNet, dict]:
     return model.to(device).eval(), content["info"]
 
 
-def load_into(model: UNet, content: dict, path="checkpoint") -> None:
-    """Put the weights that `read` returned into `model`.
-
-    Raises:
-        ValueError: they are those of another architecture.
-    """
+def check_architecture(model: UNet, content: dict, path) -> None:
+    """Raise a ValueError that names the difference if `content` (from `read`) is of another net than `model`."""
     for key, stored in content["architecture"].items():
         if getattr(model, key) != stored:
             raise ValueError(
                 f"{path} holds a net with {key}={stored}, the model has {key}={getattr(model, key)}: "
                 f"build UNet({key}={stored}), or use another CHECKPOINT_DIR"
             )
-    model.load_state_dict(content["model"])
 
 
 def restore(path, model: UNet, optimizer: torch.optim.Optimizer, settings: dict) -> dict:
@@ -108,6 +103,7 @@ def restore(path, model: UNet, optimizer: torch.optim.Optimizer, settings: dict)
             state. Model and optimiser are then as they were.
     """
     content = read(path)
+    check_architecture(model, content, path)
     before = content["info"].get("settings", {})
     changed = [
         f"{key} was {before.get(key)!r}, now {value!r}"
@@ -121,6 +117,6 @@ def restore(path, model: UNet, optimizer: torch.optim.Optimizer, settings: dict)
         )
     if "optimizer" not in content["state"]:
         raise ValueError(f"{path} has no optimiser state: only a last.pt can be continued")
-    load_into(model, content, path)
+    model.load_state_dict(content["model"])
     optimizer.load_state_dict(content["state"]["optimizer"])
     return content["info"]
