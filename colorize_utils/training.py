@@ -70,20 +70,17 @@ def train_epoch(model, pictures, optimizer, loss, batch_size: int, generator) ->
         average.update(error, n=len(index))
     return average.value
 
-# %% ../notebooks/04_training.ipynb #e2dac42d
+# %% ../notebooks/04_training.ipynb #c9a74f10
 def fit(
     model, images, *, epochs, loss=F.mse_loss, batch_size=64, learning_rate=1e-3, seed=0, folder=None
 ) -> dict:
-    """Train `model` with Adam on the device it is on, printing a line an epoch.
+    """Train `model` with Adam on its device; print and return the mean losses of each epoch since the start.
 
     Args:
         images: its parts train and validation are uint8 (N, 3, H, W), indexed by row numbers.
         loss: a callable (output, ab) -> the mean error of the batch.
         seed: of the order of the pictures; the weights are the model's own.
         folder: where last.pt and best.pt go; a run that is there already is continued.
-
-    Returns:
-        {"train": [...], "validation": [...]}, the mean loss of each epoch since the start.
 
     Raises:
         ValueError: a setting makes no sense, or last.pt is of another net, other settings or pictures.
@@ -92,9 +89,8 @@ def fit(
     if min(epochs, batch_size, learning_rate, len(images.train), len(images.validation)) <= 0:
         raise ValueError("epochs, batch size, learning rate and both image sets must not be 0")
     settings = dict(batch_size=batch_size, learning_rate=learning_rate, seed=seed)
-    settings |= dict(
-        loss=getattr(loss, "__name__", repr(loss)), pictures=checkpoint.fingerprint(images.train)
-    )
+    settings["loss"] = getattr(loss, "__name__", repr(loss))
+    settings["pictures"] = checkpoint.fingerprint(images.train)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     info = {"settings": settings, "history": {"train": [], "validation": []}}
     if folder and (Path(folder) / "last.pt").is_file():
@@ -107,9 +103,7 @@ def fit(
         validation.append(validation_error(model, images.validation, loss, batch_size))
         print(f"epoch {epoch + 1}: train {train[-1]:.5f}, validation {validation[-1]:.5f}")
         if not math.isfinite(train[-1] + validation[-1]):
-            raise FloatingPointError(
-                f"the loss is not finite: use a learning rate below {learning_rate:g}"
-            )
+            raise FloatingPointError(f"not finite: use a learning rate below {learning_rate:g}")
         if folder and validation[-1] == min(validation):
             checkpoint.save(Path(folder) / "best.pt", model, info)
         if folder:

@@ -75,10 +75,21 @@ def execute(
         try:
             client.execute(env={**os.environ, **QUIET, **(env or {})})
         finally:
+            without_progress_bars(notebook)
             if target:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 nbformat.write(notebook, target)
     return notebook
+
+
+def without_progress_bars(notebook) -> None:
+    """Remove what finished bars leave in a notebook: GitHub refuses to show one with such metadata."""
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        if "outputs" in cell:
+            cell.outputs = [
+                o for o in cell.outputs if "widget-view" not in str(o.get("data", {}).keys())
+            ]
 
 
 def text_of(cell) -> str:
