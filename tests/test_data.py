@@ -17,7 +17,6 @@ from PIL import Image
 
 from colorize_utils import data
 from colorize_utils.data import SEEN, UNSEEN, chroma, is_grey, load_images, part_of, photograph
-from colorize_utils.io import downloads
 
 
 def test_the_sample_needs_no_network_and_repeats_itself(monkeypatch):
@@ -117,7 +116,7 @@ def cifar(tmp_path, monkeypatch):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     Small.url = f"http://127.0.0.1:{server.server_port}/small.tar.gz"
     Small.served, Small.stop = served, staticmethod(lambda: (server.shutdown(), server.server_close()))
-    monkeypatch.setitem(downloads.CIFAR, "cifar100", Small)
+    monkeypatch.setattr(torchvision.datasets, "CIFAR100", Small)
     yield Small
     Small.stop()
 

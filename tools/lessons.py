@@ -70,7 +70,7 @@ def execute(
             record_timing=False,
             extra_arguments=["--log-level=ERROR"],  # else the kernel warns of TCP on this machine
             resources={"metadata": {"path": str(folder)}},
-            on_cell_complete=lambda cell, cell_index: bar.update(cell_index + 1 - bar.n),
+            on_cell_executed=lambda cell, cell_index, execute_reply: bar.update(cell_index + 1 - bar.n),
         )
         try:
             client.execute(env={**os.environ, **QUIET, **(env or {})})

@@ -8,9 +8,6 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import torchvision
-
-CIFAR = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}
 
 
 def read_cifar(name: str, root, download: bool = True) -> tuple[np.ndarray, np.ndarray]:
@@ -23,7 +20,9 @@ def read_cifar(name: str, root, download: bool = True) -> tuple[np.ndarray, np.n
         ConnectionError: they are not there and could not be fetched.
         ValueError: a file there is not the official one.
     """
-    dataset, root = CIFAR[name], Path(root)
+    import torchvision  # here, since the sample and folders do without
+
+    dataset, root = getattr(torchvision.datasets, name.upper()), Path(root)
     folder = root / dataset.base_folder
     files = [*dataset.train_list, *dataset.test_list, [dataset.meta["filename"], dataset.meta["md5"]]]
     for file, md5 in files:
