@@ -64,7 +64,7 @@ def test_a_lesson_is_valid_executed_in_order_and_free_of_errors(path):
 def test_no_output_names_a_place_on_the_machine_that_ran_it(path):
     outputs = [output for cell in code(read(path)) for output in cell.outputs]
     texts = [o.get("text", "") + str(o.get("data", {}).get("text/plain", "")) for o in outputs]
-    assert not re.search(r"(/home/|/root/|/tmp/|/work/|[A-Z]:\\)", "".join(texts))
+    assert not re.search(r"(/home/|/root/|/Users/|/tmp/|/content/|[A-Z]:\\)", "".join(texts))
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=IDS)
