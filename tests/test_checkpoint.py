@@ -39,6 +39,14 @@ def test_a_failed_save_leaves_the_old_file_and_no_debris(saved):
         assert os.listdir(path.parent) == ["best.pt"]
 
 
+def test_a_save_puts_a_new_file_in_place_and_never_writes_into_the_old_one(saved):
+    model, path = saved
+    before, witness = path.read_bytes(), path.with_name("witness")
+    os.link(path, witness)  # the same file under a second name
+    checkpoint.save(path, model, {"settings": {"seed": 4}})
+    assert witness.read_bytes() == before and path.read_bytes() != before
+
+
 class Trap:
     def __reduce__(self):
         return os.mkdir, ("sprung",)

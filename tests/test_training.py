@@ -66,6 +66,18 @@ def test_the_seed_decides_the_order(tiny):
     assert same(a, b) and not same(a, c)
 
 
+def test_every_epoch_has_an_order_of_its_own(tiny):
+    seen = []
+
+    def mse_loss(output, ab):
+        seen.append(ab.sum().item())
+        return F.mse_loss(output, ab)
+
+    fit(fresh(), tiny, epochs=2, batch_size=16, loss=mse_loss)
+    first, second = seen[:5], seen[7:12]  # five steps and two batches of validation an epoch
+    assert sum(first) == pytest.approx(sum(second), rel=1e-4) and first != second
+
+
 class Disconnect(Exception):
     pass
 
