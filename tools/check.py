@@ -1,0 +1,208 @@
+"""The rules for a lesson's file. `python tools/check.py` checks every lesson; tests/test_check.py breaks every rule.
+
+A rule takes a Lesson and yields what is wrong with it. Figures without a title show only while a lesson runs:
+see watch_figures.py.
+"""
+
+import ast
+import json
+import re
+import sys
+import tempfile
+from functools import cached_property
+from pathlib import Path
+
+import nbformat
+from generate import lessons
+from lessons import KNOB, knobs
+
+KNOBS = {
+    "DATA",
+    "IMAGE_SIZE",
+    "BASE_WIDTH",
+    "BATCH_SIZE",
+    "EPOCHS",
+    "LEARNING_RATE",
+    "SEED",
+    "CHECKPOINT_DIR",
+}
+NUMBER = r"[-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf)"
+ARRAY = re.compile(
+    rf"\[[\[\s]*{NUMBER}(?:[\s,\[\]]+{NUMBER}){{10,}}", re.I
+)  # eleven numbers in brackets
+
+
+class Lesson:
+    """A notebook as it stands on the disk: `raw` JSON, and what nbformat makes of it."""
+
+    def __init__(self, path: Path):
+        self.path, self.repository = path, path.parents[1]
+        self.raw = json.loads(path.read_text(encoding="utf-8"))
+
+    @cached_property
+    def notebook(self):
+        return nbformat.from_dict(
+            {**self.raw, "cells": [{**c, "source": "".join(c["source"])} for c in self.raw["cells"]]}
+        )
+
+    @property
+    def code(self) -> list:
+        return [cell for cell in self.notebook.cells if cell.cell_type == "code"]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(cell.source for cell in self.notebook.cells if cell.cell_type == "markdown")
+
+    @property
+    def outputs(self) -> list:
+        return [output for cell in self.code for output in cell.get("outputs", [])]
+
+    @property
+    def printed(self) -> str:
+        """Everything that the outputs say in plain text."""
+        plain = (o.get("text") or o.get("data", {}).get("text/plain", "") for o in self.outputs)
+        return "\n".join("".join(part) for part in plain)
+
+
+def executed_in_order(lesson):
+    counts = [cell.execution_count for cell in lesson.code]
+    if counts != list(range(1, len(counts) + 1)):
+        yield f"execution counts are {counts}"
+
+
+def no_errors(lesson):
+    for output in lesson.outputs:
+        if output["output_type"] == "error" or output.get("name") == "stderr":
+            yield f"an error or a warning: {output.get('evalue') or output.get('text')}"
+
+
+def notebook_format(lesson):
+    if (lesson.raw["nbformat"], lesson.raw["nbformat_minor"]) != (4, 5):
+        yield f"nbformat is {lesson.raw['nbformat']}.{lesson.raw['nbformat_minor']}, not 4.5"
+    try:
+        nbformat.validate(lesson.raw)
+    except nbformat.ValidationError as error:
+        yield f"not a valid notebook: {error.message}"
+
+
+def unique_ids(lesson):
+    ids = [cell.get("id") for cell in lesson.raw["cells"]]
+    if None in ids or len(set(ids)) != len(ids):
+        yield "a cell has no id, or two have the same"
+
+
+def kernelspec(lesson):
+    if lesson.raw["metadata"].get("kernelspec", {}).get("name") != "python3":
+        yield "the kernelspec is not python3"
+
+
+def no_widgets(lesson):
+    if "widgets" in lesson.raw["metadata"] or "widget-view" in json.dumps(lesson.raw["cells"]):
+        yield "widgets: GitHub shows such a notebook as invalid"
+
+
+def badge_equals_path(lesson):
+    badge = lesson.notebook.cells[0].source.splitlines()[0]
+    if not badge.endswith(f"/blob/main/notebooks/{lesson.path.name})"):
+        yield f"the badge does not open {lesson.path.name}: {badge}"
+
+
+def small_file(lesson):
+    if lesson.path.stat().st_size >= 1_000_000:
+        yield f"{lesson.path.stat().st_size:,} bytes, over a megabyte"
+
+
+def no_relative_images(lesson):
+    for target in re.findall(r"!\[[^\]]*\]\(([^)\s]+)|<img[^>]*src=[\"']?([^\"'\s>]+)", lesson.text):
+        if "://" not in "".join(target):
+            yield f"a picture that only a clone has: {''.join(target)}"
+
+
+def same_bootstrap(lesson):
+    first = Lesson(sorted(lesson.path.parent.glob("01_*.ipynb"))[0])
+    if lesson.code[0].source != first.code[0].source:
+        yield "the bootstrap cell is not that of lesson 01"
+
+
+def local_links_exist(lesson):
+    for target in re.findall(r"\]\(([^)\s]+)\)", lesson.text):
+        if "://" not in target and not (lesson.path.parent / target).exists():
+            yield f"a link leads nowhere: {target}"
+
+
+def knobs_in_one_cell(lesson):
+    cells = [cell for cell in lesson.code if "@param" in cell.source]
+    lines = cells[0].source.splitlines() if cells else []
+    if len(cells) != 1:
+        yield f"{len(cells)} cells have knobs"
+    elif not all(line.startswith("# @markdown ") for line in lines[::2]) or not all(
+        KNOB.fullmatch(line) for line in lines[1::2]
+    ):
+        yield "the settings cell has a line that is neither an explanation nor the knob that it explains"
+    for name, value in knobs(lesson.notebook).items():
+        try:
+            ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            yield f"{name} is not a plain literal: {value}"
+    if unknown := knobs(lesson.notebook).keys() - KNOBS:
+        yield f"unknown knobs: {', '.join(sorted(unknown))}"
+
+
+def short_cells(lesson):
+    for cell in lesson.code:
+        if len(cell.source.splitlines()) > 40:
+            yield f"a cell of {len(cell.source.splitlines())} lines: {cell.source[:60]!r}"
+
+
+def module_equals_lesson(lesson):
+    from nbdev.export import nb_export
+
+    module = re.search(r"^#\| default_exp (\w+)", "\n".join(c.source for c in lesson.code), re.M)
+    if not module:
+        return
+    there = lesson.repository / "colorize_utils" / f"{module[1]}.py"
+    with tempfile.TemporaryDirectory(dir=lesson.repository) as folder:  # nbdev writes the relative path
+        target = Path(folder) / "colorize_utils"
+        nb_export(str(lesson.path), str(target))
+        exported = (
+            (target / there.name).read_text(encoding="utf-8").replace("../../notebooks", "../notebooks")
+        )
+    if not there.is_file() or exported != there.read_text(encoding="utf-8"):
+        yield f"colorize_utils/{there.name} is not what the lesson exports: run make lessons"
+
+
+def no_printed_arrays(lesson):
+    for found in ARRAY.finditer(lesson.printed):
+        yield f"more than ten bare numbers: {found[0][:60]!r}; draw them, or print what matters"
+
+
+def no_places(lesson):
+    for found in re.finditer(r"(?:^|[\s'\"(=])(?:/\w[\w.-]*/|[A-Z]:\\)\S*", lesson.printed, re.M):
+        yield f"a place on the machine that ran it: {found[0]!r}"
+
+
+def has_its_parts(lesson):
+    parts = ("What you will learn", "Before you start", "Settings", "Predict before you run", "### Tricky: ",
+             "Main takeaways", "Check yourself", "Exercises", "Take it with you", "*Last run: 20", "<!-- makes: ")  # fmt: skip
+    for part in parts:
+        if part not in lesson.text:
+            yield f"there is no {part!r}"
+    if not re.search(r"^# \d+ · ", lesson.notebook.cells[0].source, re.M):
+        yield "the title is not numbered"
+    if not any("image/jpeg" in output.get("data", {}) for output in lesson.outputs):
+        yield "there is no picture"
+
+
+RULES = [
+    executed_in_order, no_errors, notebook_format, unique_ids, kernelspec, no_widgets, badge_equals_path, small_file,
+    no_relative_images, same_bootstrap, local_links_exist, knobs_in_one_cell, short_cells, module_equals_lesson,
+    no_printed_arrays, no_places, has_its_parts,
+]  # fmt: skip
+
+
+if __name__ == "__main__":
+    complaints = [
+        f"{path.name}: {c}" for path in lessons() for rule in RULES for c in rule(Lesson(path))
+    ]
+    print(*complaints, sep="\n")
+    sys.exit(bool(complaints))
