@@ -1,8 +1,9 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 KNOBS ?=
+DATA ?= data
 
-.PHONY: setup run test lab lessons links
+.PHONY: setup run test lab lessons generate results bench
 .DELETE_ON_ERROR:
 
 setup: .venv/dev  ## everything, for working on the course
@@ -36,5 +37,13 @@ lessons: .venv/dev  ## export, execute and clean the committed lessons
 	$(PY) -m ruff format --quiet notebooks
 	$(PY) tools/lessons.py refresh
 
-links: .venv/run  ## after a change of owner in pyproject.toml: badges, bootstrap cells, README
-	$(PY) tools/lessons.py links
+generate: .venv/run  ## addresses, from pyproject.toml, and tables and plots, from data/results
+	$(PY) tools/generate.py
+
+results: .venv/run  ## measure on the real CIFAR-100, restartable (DATA=folder that holds cifar-100-python)
+	$(PY) tools/results.py $(DATA)
+	$(PY) tools/generate.py
+
+bench: .venv/run  ## speed beside a peer or the limit, as ratios
+	for file in benchmarks/[a-z]*.py; do $(PY) $$file || exit 1; done
+	$(PY) tools/generate.py

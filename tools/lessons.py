@@ -10,26 +10,19 @@ import re
 import shutil
 import sys
 import time
-import tomllib
 from pathlib import Path
 
+import generate
 import nbformat
+from generate import RESULTS, ROOT, lessons
 from nbclient import NotebookClient
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
-TIMES = ROOT / "data" / "results" / "lessons.json"
 KNOB = re.compile(r"^([A-Z_]+) = (.+?)(  # @param .*)$", re.M)
-REPOSITORY = re.compile(r"(/github(?:\.com)?/)[\w.-]+(?=/image-colorization-unet)")
-
 
 # no progress bars in kept outputs; pictures inline, whatever the shell says
 QUIET = {"TQDM_DISABLE": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-
-
-def lessons() -> list[Path]:
-    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 
 
 def knobs(notebook) -> dict[str, str]:
@@ -58,17 +51,24 @@ def execute(
     values: dict | None = None,
     folder: Path = NOTEBOOKS,
     env: dict | None = None,
+    watch: bool = False,
 ):
-    """Run a lesson on a fresh kernel in `folder`, keep it at `target` (also if it fails), return the notebook."""
+    """Run a lesson on a fresh kernel in `folder`, keep it at `target` (also if it fails), return the notebook.
+
+    `watch` makes a figure without a title complain on stderr.
+    """
     notebook = nbformat.read(source, as_version=4)
     set_knobs(notebook, values or {})
+    arguments = ["--log-level=ERROR"]  # else the kernel warns of TCP on this machine
+    if watch:
+        arguments.append(f"--IPKernelApp.exec_files={ROOT / 'tools' / 'watch_figures.py'}")
     with tqdm(total=len(notebook.cells), desc=source.stem, unit="cell", leave=False) as bar:
         client = NotebookClient(
             notebook,
             timeout=None,
             kernel_name="python3",
             record_timing=False,
-            extra_arguments=["--log-level=ERROR"],  # else the kernel warns of TCP on this machine
+            extra_arguments=arguments,
             resources={"metadata": {"path": str(folder)}},
             on_cell_executed=lambda cell, cell_index, execute_reply: bar.update(cell_index + 1 - bar.n),
         )
@@ -137,7 +137,7 @@ def picture_in(checkpoints: Path) -> Path:
 
 
 def refresh() -> None:
-    """Export, execute and clean the committed lessons; write their times and README's table."""
+    """Export, execute and clean the committed lessons; write their times and errors, and what is generated."""
     import torch
 
     export()
@@ -155,7 +155,7 @@ def refresh() -> None:
         print(path.name, flush=True)
         original = nbformat.read(path, as_version=4)
         start = time.perf_counter()
-        notebook = execute(path, checkpoints / path.name, values)
+        notebook = execute(path, checkpoints / path.name, values, watch=True)
         results = results_of(notebook) or results
         seconds[path.stem] = round(time.perf_counter() - start)
         for cell, before in zip(notebook.cells, original.cells):
@@ -167,16 +167,15 @@ def refresh() -> None:
     machine = {"cores": os.cpu_count(), "gpu": torch.cuda.is_available(), **versions}
     rows = (line.split() for line in results.splitlines()[1:])
     errors = {part: {"grey": float(grey), "U-Net": float(unet)} for part, grey, unet in rows}
-    TIMES.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(picture_in(checkpoints), TIMES.with_name("before_after.jpg"))
+    shutil.copy(picture_in(checkpoints), RESULTS / "before_after.jpg")
     measured = {
         "date": str(datetime.date.today()),
         "machine": machine,
         "seconds": seconds,
         "errors": errors,
     }
-    TIMES.write_text(json.dumps(measured, indent=1) + "\n")
-    links()
+    (RESULTS / "lessons.json").write_text(json.dumps(measured, indent=1) + "\n")
+    generate.main()
 
 
 def clean(notebook) -> None:
@@ -198,48 +197,6 @@ def clean(notebook) -> None:
                 )
 
 
-def lesson_table() -> str:
-    """README's table of lessons, from the notebooks' titles and the measured times."""
-    seconds = json.loads(TIMES.read_text(encoding="utf-8"))["seconds"]
-    rows = ["| lesson | what you make | time here | open |", "| --- | --- | --- | --- |"]
-    for path in lessons():
-        first = nbformat.read(path, as_version=4).cells[0].source
-        title = re.search(r"^# (.+)$", first, re.M)[1]
-        badge = first.splitlines()[0]
-        makes = re.search(r"<!-- makes: (.+?) -->", first)[1]
-        rows.append(
-            f"| [{title}](notebooks/{path.name}) | {makes} | about {seconds[path.stem]} s | {badge} |"
-        )
-    return "\n".join(rows)
-
-
-def results_table() -> str:
-    """README's table of errors, as measured by `refresh`."""
-    rows = ["| pictures | painting grey | U-Net |", "| --- | --- | --- |"]
-    what = {"validation": "validation: unseen parts of seen scenes", "test": "test: a scene never seen"}
-    for part, error in json.loads(TIMES.read_text(encoding="utf-8"))["errors"].items():
-        rows.append(f"| {what[part]} | {error['grey']:.4f} | {error['U-Net']:.4f} |")
-    return "\n".join(rows)
-
-
-def repository() -> str:
-    """The course's address on GitHub, kept in pyproject.toml alone."""
-    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
-
-
-def links() -> None:
-    """Rewrite badges, bootstrap cells and README for the address in pyproject.toml; refresh README's table."""
-    owner = repository().split("/")[-2]
-    for path in [*lessons(), ROOT / "README.md"]:
-        text = path.read_text(encoding="utf-8")
-        path.write_text(REPOSITORY.sub(rf"\g<1>{owner}", text), encoding="utf-8", newline="\n")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name, table in (("lessons", lesson_table()), ("results", results_table())):
-        block = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=\n<!-- /{name} -->)", re.S)
-        readme = block.sub(lambda _, table=table: table, readme)
-    (ROOT / "README.md").write_text(readme, encoding="utf-8", newline="\n")
-
-
 def parse(pairs: list[str]) -> dict:
     """NAME=VALUE pairs as knobs; values are Python literals or plain text."""
     known = set().union(*(knobs(nbformat.read(path, as_version=4)) for path in lessons()))
@@ -258,7 +215,7 @@ def parse(pairs: list[str]) -> dict:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for function in (run, refresh, export, links):
+    for function in (run, refresh, export):
         command = commands.add_parser(function.__name__, help=function.__doc__.splitlines()[0])
         if function is run:
             command.add_argument(

@@ -1,0 +1,191 @@
+"""Rewrite what is generated: the repository's address, from pyproject.toml, and every table and plot, from data/results."""
+
+import hashlib
+import json
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "data" / "results"
+CURVES = RESULTS / "curves.png"
+REPOSITORY = re.compile(r"(/github(?:\.com)?/)[\w.-]+(?=/image-colorization-unet)")
+
+
+def lessons() -> list[Path]:
+    return sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+
+
+def result(name: str) -> dict:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def seeds() -> list[dict]:
+    """The runs of width 16, MSE and Adam."""
+    return [result(path.stem) for path in sorted(RESULTS.glob("mse_w16_seed*.json"))]
+
+
+def repository() -> str:
+    """The course's address on GitHub, kept in pyproject.toml alone."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"][
+        "Repository"
+    ]
+
+
+def lesson_table() -> str:
+    """The lessons, from their titles and the times measured by `make lessons`."""
+    seconds = result("lessons")["seconds"]
+    rows = ["| lesson | what you make | time here | open |", "| --- | --- | --- | --- |"]
+    for path in lessons():
+        first = nbformat.read(path, as_version=4).cells[0].source
+        title = re.search(r"^# (.+)$", first, re.M)[1]
+        badge = first.splitlines()[0]
+        makes = re.search(r"<!-- makes: (.+?) -->", first)[1]
+        rows.append(
+            f"| [{title}](notebooks/{path.name}) | {makes} | about {seconds[path.stem]} s | {badge} |"
+        )
+    return "\n".join(rows)
+
+
+def sample_table() -> str:
+    """The errors on the shipped photographs, as measured by `make lessons`."""
+    rows = ["| pictures | painting grey | U-Net |", "| --- | --- | --- |"]
+    what = {"validation": "validation: unseen parts of seen scenes", "test": "test: a scene never seen"}
+    for part, error in result("lessons")["errors"].items():
+        rows.append(f"| {what[part]} | {error['grey']:.4f} | {error['U-Net']:.4f} |")
+    return "\n".join(rows)
+
+
+def mean_and_spread(values: list[float], digits: int) -> str:
+    """The mean, and half of the range."""
+    spread = (max(values) - min(values)) / 2
+    return f"{sum(values) / len(values):.{digits}f}" + (
+        f" ± {spread:.{digits}f}" if len(values) > 1 else ""
+    )
+
+
+def cifar100_table() -> str:
+    """The test pictures of CIFAR-100: two trivial answers, and the net of width 16, as measured by `make results`."""
+    columns = {"psnr": 2, "ssim": 3, "delta_e": 2, "auc": 2, "balanced_auc": 2, "colorfulness": 1}
+    rows = [
+        "| | PSNR, dB | SSIM | ΔE00 | AuC, % | balanced AuC, % | colourfulness | share of the truth's |"
+    ]
+    rows.append("| --- |" + " --- |" * (len(columns) + 1))
+    unet = seeds()
+    painters = {
+        "painting everything grey": [result("grey")],
+        "painting everything in the mean colour": [result("mean_color")],
+        f"U-Net of width 16, MSE, Adam, {unet[0]['settings']['epochs']} epochs, {len(unet)} seeds": unet,
+    }
+    for name, runs in painters.items():
+        cells = [
+            mean_and_spread([run["metrics"][key] for run in runs], digits)
+            for key, digits in columns.items()
+        ]
+        share = mean_and_spread([100 * run["metrics"]["share"] for run in runs], 0)
+        rows.append(f"| {name} | {' | '.join(cells)} | {share} % |")
+    return "\n".join(rows)
+
+
+def cost() -> str:
+    """What a training step costs, as measured by `make results`."""
+    full, small = result("full_net"), seeds()
+    net, settings = full["metrics"], full["settings"]
+    epoch = sorted(t for run in small for t in run["seconds_per_epoch"])
+    epoch = epoch[len(epoch) // 2]
+    step = epoch / (small[0]["data"]["train"] / settings["batch_size"])
+    where = f"{full['machine']['cores']} CPU cores" if full["machine"]["device"] == "cpu" else "a GPU"
+    return (
+        f"On {where}, a training step of the full net ({net['parameters']:,} parameters, {settings['batch_size']} pictures "
+        f"of 32 × 32) takes about {net['seconds_per_step']:.1f} s and the whole process peaks at {net['peak_gigabytes']['process']:.1f} GB, "
+        f"over {settings['steps']} steps. An epoch of the width 16 over {small[0]['data']['train']:,} pictures takes about "
+        f"{epoch / 60:.0f} minutes: a step is {net['seconds_per_step'] / step:.0f} times as fast."
+    )
+
+
+def bench_table() -> str:
+    """The ratios that `make bench` measured."""
+    what = {
+        "training_loop": "`fit`'s loop, beside the same net on one batch that is already there",
+        "lab_conversion": "RGB to Lab, beside scikit-image picture by picture",
+        "delivery": "batches of normalised L and ab, beside PIL, scikit-image and a DataLoader with two workers",
+    }
+    rows = ["| what, beside what | times as fast | goal |", "| --- | --- | --- |"]
+    for name, text in what.items():
+        found = result("bench")[name]
+        rows.append(f"| {text} | {found['ratio']:.2g} | ≥ {found['goal']:g} |")
+    return "\n".join(rows)
+
+
+TABLES = {
+    "lessons": lesson_table,
+    "sample": sample_table,
+    "cifar100": cifar100_table,
+    "cost": cost,
+    "bench": bench_table,
+}
+
+
+def filled(text: str) -> str:
+    """`text` with everything between <!-- NAME --> and <!-- /NAME --> generated anew, for the names in TABLES."""
+    for name, table in TABLES.items():
+        block = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", re.S)
+        text = block.sub(lambda _, table=table: table() + "\n", text)
+    return text
+
+
+def digest_of_curves() -> str:
+    """Tells whether the plot was drawn from the files as they are."""
+    numbers = [[run["curves"] for run in seeds()], result("grey")["metrics"]["mse"]]
+    return hashlib.sha256(json.dumps(numbers).encode()).hexdigest()
+
+
+def draw_curves() -> None:
+    """README's plot: training and test error of each seed, beside grey."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(5, 3), layout="constrained")
+    for part, style in (("train", "--"), ("test", "-")):
+        for k, run in enumerate(seeds()):
+            curve = run["curves"][part]
+            label = f"{part}, {len(seeds())} seeds" if k == 0 else None
+            axis.plot(
+                range(1, len(curve) + 1),
+                curve,
+                style,
+                color=f"C{part == 'test':d}",
+                linewidth=1,
+                label=label,
+            )
+    axis.axhline(
+        result("grey")["metrics"]["mse"], color="grey", linestyle=":", label="test, painted grey"
+    )
+    axis.set(xlabel="epoch", ylabel="mean squared error of ab/110", title="CIFAR-100, U-Net of width 16")
+    axis.set_ylim(bottom=0)
+    axis.legend()
+    figure.savefig(CURVES, dpi=150, metadata={"Description": digest_of_curves()})
+
+
+def main() -> None:
+    owner = repository().split("/")[-2]
+    for path in lessons():
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            cell.source = REPOSITORY.sub(rf"\g<1>{owner}", filled(cell.source))
+        nbformat.write(notebook, path)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = REPOSITORY.sub(rf"\g<1>{owner}", filled(readme))
+    (ROOT / "README.md").write_text(readme, encoding="utf-8", newline="\n")
+    draw_curves()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        raise SystemExit(f"{__doc__}\nIt takes no arguments.")
+    main()

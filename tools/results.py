@@ -1,0 +1,208 @@
+"""Train and measure on the real CIFAR-100, one JSON a run into data/results/.
+
+What is finished, and the checkpoints of what is not, lie in data/runs/results/: a killed measurement goes on from
+there, and deleting that folder measures everything anew.
+"""
+
+import argparse
+import datetime
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from colorize_utils.data import Images, load_images
+from colorize_utils.io.checkpoint import fingerprint
+from colorize_utils.metrics import PaintMean, color_frequency, measure
+from colorize_utils.training import PaintGrey, fit, train_epoch, validation_error
+from colorize_utils.unet import UNet
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "data" / "results"
+WORK = ROOT / "data" / "runs" / "results"
+SETTINGS = {"base_width": 16, "loss": "MSE", "optimizer": "Adam"}
+SETTINGS |= {"epochs": 10, "batch_size": 64, "learning_rate": 1e-3}
+SEEDS = (0, 1, 2)
+STEPS = 100  # of the full net
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def load(folder) -> Images:
+    """All 50,000 pictures of the official training file to learn from, and the 10,000 test pictures.
+
+    Nothing is chosen by the test pictures: the number of epochs is fixed and the last epoch's weights count.
+    So they also stand in for the validation set, and their curve is only looked at.
+    """
+    if not Path(folder).is_dir():
+        raise SystemExit(
+            f"no folder {folder}: name the one that holds cifar-100-python, or where to download it"
+        )
+    images = load_images("cifar100", folder)
+    return Images(torch.cat([images.train, images.validation]), images.test, images.test)
+
+
+def write(path: Path, content: dict | list) -> None:
+    """Replace a JSON file as a whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def commit() -> str:
+    """The repository's commit, with "-dirty" behind it if files differ from it."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
+def epochs_done(seed: int) -> list[float]:
+    """The seconds of each epoch that a run has behind it."""
+    path = WORK / f"mse_w16_seed{seed}" / "seconds.json"
+    return json.loads(path.read_text()) if path.is_file() else []
+
+
+def train(images: Images, seed: int) -> tuple[UNet, dict, list[float]]:
+    """A run, or the rest of it: the model after the last epoch, the curves, the seconds of each epoch."""
+    folder, seconds = WORK / f"mse_w16_seed{seed}", epochs_done(seed)
+    torch.manual_seed(seed)
+    model = UNet(base_width=SETTINGS["base_width"]).to(DEVICE)
+    chosen = {key: SETTINGS[key] for key in ("batch_size", "learning_rate")}
+    epochs, history = SETTINGS["epochs"], {"train": []}
+    while len(history["train"]) < epochs:
+        start = time.perf_counter()
+        wanted = min(len(seconds) + 1, epochs)
+        history = fit(model, images, epochs=wanted, seed=seed, folder=folder, **chosen)
+        if len(seconds) < epochs:
+            seconds.append(round(time.perf_counter() - start, 1))
+            write(folder / "seconds.json", seconds)
+    return model, history, seconds
+
+
+def scores(model, images: Images) -> dict[str, float]:
+    """Every metric over the test pictures, and the loss."""
+    found = {"mse": validation_error(model, images.test)}
+    found |= measure(model, images.test, color_frequency(images.train))
+    return {name: round(value, 6) for name, value in found.items()}
+
+
+def grey(images: Images) -> dict:
+    return {"metrics": scores(PaintGrey(), images)}
+
+
+def mean_color(images: Images) -> dict:
+    painter = PaintMean(images.train)
+    return {"settings": {"ab": [round(110 * x, 4) for x in painter.ab.flatten().tolist()]},
+            "metrics": scores(painter, images)}  # fmt: skip
+
+
+def seeded(seed: int):
+    def run(images: Images) -> dict:
+        model, history, seconds = train(images, seed)
+        curves = {"train": history["train"], "test": history["validation"]}
+        curves = {part: [round(x, 6) for x in curve] for part, curve in curves.items()}
+        return {"seed": seed, "settings": SETTINGS, "seconds_per_epoch": seconds,
+                "curves": curves, "metrics": scores(model, images)}  # fmt: skip
+
+    return run
+
+
+def steps_of_the_full_net(pictures: torch.Tensor) -> dict:
+    """Time and peak memory of training; in a process of its own, whose peak is this net's alone."""
+    batch = SETTINGS["batch_size"]
+    torch.manual_seed(0)
+    model = UNet().to(DEVICE)
+    optimizer = torch.optim.Adam(model.parameters(), lr=SETTINGS["learning_rate"])
+    order = torch.Generator().manual_seed(0)
+    train_epoch(model, pictures[: 2 * batch], optimizer, F.mse_loss, batch, order)  # warm up
+    start = time.perf_counter()
+    train_epoch(model, pictures[: STEPS * batch], optimizer, F.mse_loss, batch, order)
+    seconds = (time.perf_counter() - start) / STEPS
+    kilo = 1 if sys.platform == "darwin" else 1024  # what ru_maxrss counts in
+    memory = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilo}
+    if DEVICE == "cuda":
+        memory["gpu"] = torch.cuda.max_memory_allocated()
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "seconds_per_step": round(seconds, 4),
+        "peak_gigabytes": {name: round(size / 1e9, 2) for name, size in memory.items()},
+    }
+
+
+def full_net(images: Images) -> dict:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=spawn) as pool:
+        found = pool.submit(
+            steps_of_the_full_net, images.train[: STEPS * SETTINGS["batch_size"]]
+        ).result()
+    settings = {**SETTINGS, "base_width": 64, "epochs": None, "steps": STEPS}
+    return {"seed": 0, "settings": settings, "metrics": found}
+
+
+RUNS = {"grey": grey, "mean_color": mean_color, "full_net": full_net}
+RUNS |= {f"mse_w16_seed{seed}": seeded(seed) for seed in SEEDS}
+
+
+def estimate(images: Images, names: list[str]) -> float:
+    """Seconds that these runs will take, from a few steps of each net."""
+
+    def per_step(width: int, steps: int) -> float:
+        model, batch = UNet(base_width=width).to(DEVICE), SETTINGS["batch_size"]
+        optimizer, order = torch.optim.Adam(model.parameters()), torch.Generator().manual_seed(0)
+        for count in (1, steps):  # the first warms up
+            start = time.perf_counter()
+            train_epoch(model, images.train[: count * batch], optimizer, F.mse_loss, batch, order)
+        return (time.perf_counter() - start) / steps
+
+    total = 15.0 * len(names)  # measuring on the test pictures
+    if "full_net" in names:
+        total += per_step(64, 2) * STEPS
+    epochs = sum(SETTINGS["epochs"] - len(epochs_done(k)) for k in SEEDS if f"mse_w16_seed{k}" in names)
+    steps = epochs * len(images.train) / SETTINGS["batch_size"]
+    return total + (per_step(16, 10) * steps * 1.07 if steps else 0)  # 7 %: the test curve
+
+
+def main(folder) -> None:
+    images = load(folder)
+    names = [name for name in RUNS if not (WORK / f"{name}.json").is_file()]
+    for name in RUNS.keys() - names:
+        print(f"{name} is measured already: delete {WORK.relative_to(ROOT)} to start over")
+    if names:
+        print(f"{', '.join(names)}: about {estimate(images, names) / 60:.0f} minutes in all", flush=True)
+    for name in names:
+        print(f"\n{name}", flush=True)
+        found = {
+            "run": name,
+            "data": {"name": "cifar100", "train": len(images.train), "test": len(images.test),
+                     "fingerprint": fingerprint(images.train)},
+            **RUNS[name](images),
+            "date": str(datetime.date.today()),
+            "commit": commit(),
+            "machine": {"system": platform.system(), "cores": os.cpu_count(), "device": DEVICE},
+            "versions": {"python": platform.python_version(), **{p: version(p) for p in ("torch", "torchvision", "numpy")}},
+        }  # fmt: skip
+        print(json.dumps(found["metrics"], indent=1), flush=True)
+        write(WORK / f"{name}.json", found)
+    for name in RUNS:
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        shutil.copy(WORK / f"{name}.json", RESULTS)
+    print(f"\nin {RESULTS.relative_to(ROOT)}: {', '.join(f'{name}.json' for name in RUNS)}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "folder", nargs="?", default=ROOT / "data", help="holds cifar-100-python (default: data)"
+    )
+    main(parser.parse_args().folder)
