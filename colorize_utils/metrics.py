@@ -42,9 +42,9 @@ def psnr(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     prediction, truth = check_pair(prediction, truth)
     return -10 * ((prediction - truth) ** 2).mean(dim=(1, 2, 3)).log10()
 
-# %% ../notebooks/06_measuring_color.ipynb #7ba606aa
+# %% ../notebooks/06_measuring_color.ipynb #1859b1a9
 def ssim(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Structural similarity of each picture, mean of R, G and B (Wang et al. 2004): (B,), 1 for equal pictures.
+    """Structural similarity of each picture, mean of R, G and B (Wang et al. 2004): (B,), 1 if equal.
 
     Args:
         prediction, truth: RGB (B, 3, H, W), uint8 or float in 0..1, at least 11 x 11 pixels.
@@ -72,12 +72,12 @@ def ssim(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     similarity /= (mean_p**2 + mean_t**2 + 0.01**2) * (variance_p + variance_t + 0.03**2)
     return similarity.view(len(truth), -1).mean(dim=1)
 
-# %% ../notebooks/06_measuring_color.ipynb #4c8cddb9
+# %% ../notebooks/06_measuring_color.ipynb #e9e204b3
 def delta_e(lab1: torch.Tensor, lab2: torch.Tensor) -> torch.Tensor:
-    """CIEDE2000 colour difference of each pixel (Sharma, Wu and Dalal 2005): (B, H, W), in the floats it is given.
+    """CIEDE2000 colour difference of each pixel (Sharma, Wu and Dalal 2005): (B, H, W).
 
     Args:
-        lab1, lab2: float (B, 3, H, W), L in 0..100, as from `rgb_to_lab`.
+        lab1, lab2: float or double (B, 3, H, W), L in 0..100, as from `rgb_to_lab`.
 
     Raises:
         ValueError: the shapes differ, there is no pixel, or a value is not finite.
@@ -107,9 +107,9 @@ def delta_e(lab1: torch.Tensor, lab2: torch.Tensor) -> torch.Tensor:
     rotation = -2 * blue * (C**7 / (C**7 + 25**7)).sqrt()
     return (dL**2 + dC**2 + dH**2 + rotation * dC * dH).clamp(min=0).sqrt()
 
-# %% ../notebooks/06_measuring_color.ipynb #525f0ce0
+# %% ../notebooks/06_measuring_color.ipynb #5dedcff1
 def capped_distance(ab: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Distance of each pixel's ab from the truth, capped at 150 units of ab and divided by it: (B, H, W), 0..1.
+    """Distance of each pixel's ab from the truth, capped at 150 units and divided by 150: (B, H, W).
 
     Args:
         ab, truth: on the network's scale, ab/110, (B, 2, H, W).
@@ -135,7 +135,7 @@ def auc(ab: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """
     return 100 * (1 - capped_distance(ab, truth).mean(dim=(1, 2)))
 
-# %% ../notebooks/06_measuring_color.ipynb #2f6f8278
+# %% ../notebooks/06_measuring_color.ipynb #197b9567
 def need_pictures(pictures) -> None:
     """Raise a ValueError if there are none."""
     if len(pictures) == 0:
@@ -149,13 +149,13 @@ def ab_cells(ab: torch.Tensor) -> torch.Tensor:
 
 
 def color_frequency(pictures, batch_size: int = 256) -> torch.Tensor:
-    """How common each colour is: the share of pixels in cells of 10 x 10 units of ab, blurred by half a cell.
+    """The share of pixels in each cell of 10 x 10 units of ab, blurred by a Gaussian of half a cell.
 
     Args:
         pictures: uint8 RGB (N, 3, H, W).
 
     Returns:
-        (23, 23), rows along b and columns along a, both -110..110; the sum is 1, but for what blurs over the edge.
+        (23, 23), rows along b and columns along a, both -110..110. The sum is 1.
     """
     need_pictures(pictures)
     counts = torch.zeros(23 * 23, dtype=torch.long, device=pictures.device)
@@ -168,9 +168,9 @@ def color_frequency(pictures, batch_size: int = 256) -> torch.Tensor:
     share = (counts / counts.sum()).view(1, 1, 23, 23)
     return F.conv2d(share, window.view(1, 1, 5, 5), padding=2)[0, 0]
 
-# %% ../notebooks/06_measuring_color.ipynb #9d34bf16
+# %% ../notebooks/06_measuring_color.ipynb #6477d966
 def rarity(truth: torch.Tensor, frequency: torch.Tensor) -> torch.Tensor:
-    """1 / frequency of each pixel's true colour, a frequency counting as at least a millionth: (B, H, W)."""
+    """1 / frequency of each pixel's true colour, at most a million: (B, H, W)."""
     return (1 / frequency.flatten().clamp(min=1e-6)).to(truth.device)[ab_cells(truth)]
 
 
@@ -187,9 +187,9 @@ def balanced_auc(ab: torch.Tensor, truth: torch.Tensor, frequency: torch.Tensor)
     distance, weight = capped_distance(ab, truth), rarity(truth, frequency)
     return 100 * (1 - (weight * distance).sum() / weight.sum())
 
-# %% ../notebooks/06_measuring_color.ipynb #9d686940
+# %% ../notebooks/06_measuring_color.ipynb #0e87a050
 def colorfulness(rgb: torch.Tensor) -> torch.Tensor:
-    """Colourfulness of each picture (Hasler and Süsstrunk 2003): (B,), 0 for grey, above 80 for very strong colour.
+    """Colourfulness of each picture (Hasler and Süsstrunk 2003): (B,), 0 for grey, over 80 for garish.
 
     Args:
         rgb: (B, 3, H, W), uint8 or float in 0..1.
@@ -216,7 +216,7 @@ class PaintMean(nn.Module):
         """(B, 1, H, W) -> (B, 2, H, W), the same colour everywhere."""
         return self.ab.to(L).expand(len(L), -1, *L.shape[2:])
 
-# %% ../notebooks/06_measuring_color.ipynb #ac1bc489
+# %% ../notebooks/06_measuring_color.ipynb #992e61e3
 def batch_scores(L, ab, truth, frequency) -> dict[str, tuple[torch.Tensor, float]]:
     """Every metric of a batch, with the weight that it has in the mean of a set.
 
@@ -226,29 +226,26 @@ def batch_scores(L, ab, truth, frequency) -> dict[str, tuple[torch.Tensor, float
         frequency: of the training pictures' colours.
     """
     true_ab = to_network(truth)[1]
-    scores = {
-        "balanced_auc": (balanced_auc(ab, true_ab, frequency), rarity(true_ab, frequency).sum().item())
-    }
+    weight = rarity(true_ab, frequency).sum().item()
+    scores = {"balanced_auc": (balanced_auc(ab, true_ab, frequency), weight)}
     rgb, colored = from_network(L, ab), ~is_grey(truth, tolerance=0)
     if colored.any():
         scores["psnr"] = (psnr(rgb, truth)[colored].mean(), colored.sum().item())
-    each = {
-        "ssim": ssim(rgb, truth),
-        "auc": auc(ab, true_ab),
-        "delta_e": delta_e(rgb_to_lab(rgb), rgb_to_lab(truth)),
-    }
+    each = {"ssim": ssim(rgb, truth), "auc": auc(ab, true_ab)}
+    each |= {"delta_e": delta_e(rgb_to_lab(rgb), rgb_to_lab(truth))}
     each |= {"colorfulness": colorfulness(rgb), "truth": colorfulness(truth)}
     return scores | {name: (values.mean(), len(truth)) for name, values in each.items()}
 
-# %% ../notebooks/06_measuring_color.ipynb #a3ba3b4e
+# %% ../notebooks/06_measuring_color.ipynb #e41a6ab3
 @torch.no_grad()
 def measure(
     model: nn.Module, pictures, frequency: torch.Tensor, batch_size: int = 256
 ) -> dict[str, float]:
-    """Every metric of a painter L -> ab over pictures, uint8 (N, 3, H, W), in eval mode; then back to train or eval.
+    """Every metric of a model L -> ab over pictures, uint8 (N, 3, H, W), in eval mode.
 
-    PSNR is the mean over the pictures that are not exactly grey, `share` the mean colourfulness divided by the
-    truth's; the balanced AuC is over all pixels together, the others are means over all pictures.
+    PSNR is the mean over the pictures that are not exactly grey, the balanced AuC is over all pixels
+    together, the others are means over all pictures. `share` is the mean colourfulness divided by the
+    truth's. Afterwards the model is back in train or eval mode.
 
     Raises:
         ValueError: there are no pictures, none of them has colour, or a prediction is not finite.
@@ -259,9 +256,8 @@ def measure(
     average, was_training = {name: MovingAverage() for name in names}, model.training
     model.eval()
     try:
-        for index in tqdm(
-            batches(len(pictures), batch_size, device=pictures.device), "measuring", leave=False
-        ):
+        rows = batches(len(pictures), batch_size, device=pictures.device)
+        for index in tqdm(rows, "measuring", leave=False):
             truth = pictures[index].to(device)
             L, _ = to_network(truth)
             for name, (value, weight) in batch_scores(L, model(L), truth, frequency).items():
@@ -273,7 +269,7 @@ def measure(
     result = {name: average[name].value for name in names}
     return {**result, "share": result["colorfulness"] / result.pop("truth")}
 
-# %% ../notebooks/06_measuring_color.ipynb #d7e9f58b
+# %% ../notebooks/06_measuring_color.ipynb #c204aee2
 def evaluate(model: nn.Module, images, part: str = "test") -> dict[str, dict[str, float]]:
     """`measure` for painting grey, for painting the training pictures' mean colour, and for the model."""
     frequency, pictures = color_frequency(images.train), getattr(images, part)
@@ -283,10 +279,10 @@ def evaluate(model: nn.Module, images, part: str = "test") -> dict[str, dict[str
 
 def score_table(scores: dict[str, dict[str, float]], title: str = "") -> str:
     """The result of `evaluate` as text; PSNR in decibels, ΔE00 the only column where less is better."""
-    lines = [
-        f"{title:<12}{'PSNR':>7}{'SSIM':>7}{'ΔE00':>7}{'AuC':>7}{'balanced':>10}{'colourfulness':>15}"
-    ]
-    for name, s in scores.items():
-        errors = f"{s['psnr']:>7.2f}{s['ssim']:>7.3f}{s['delta_e']:>7.2f}{s['auc']:>7.2f}{s['balanced_auc']:>10.2f}"
-        lines.append(f"{name:<12}{errors}{s['colorfulness']:>8.1f} ({s['share']:>4.0%})")
+    formats = {"psnr": "7.2f", "ssim": "7.3f", "delta_e": "7.2f", "auc": "7.2f"}
+    formats |= {"balanced_auc": "10.2f", "colorfulness": "8.1f"}
+    lines = [f"{title:<12}   PSNR   SSIM   ΔE00    AuC  balanced  colourfulness"]
+    for name, found in scores.items():
+        numbers = "".join(f"{found[key]:{form}}" for key, form in formats.items())
+        lines.append(f"{name:<12}{numbers} ({found['share']:>4.0%})")
     return "\n".join(lines)

@@ -10,10 +10,9 @@ import json
 import multiprocessing
 import os
 import platform
+import re
 import resource
-import shutil
 import subprocess
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
@@ -22,11 +21,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from colorize_utils.data import Images, load_images
+from colorize_utils.data import Images, is_grey, load_images
 from colorize_utils.io.checkpoint import fingerprint
 from colorize_utils.metrics import PaintMean, color_frequency, measure
 from colorize_utils.training import PaintGrey, fit, train_epoch, validation_error
 from colorize_utils.unet import UNet
+from colorize_utils.visualization import predict
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "data" / "results"
@@ -98,7 +98,14 @@ def scores(model, images: Images) -> dict[str, float]:
 
 
 def grey(images: Images) -> dict:
-    return {"metrics": scores(PaintGrey(), images)}
+    """Also what PSNR becomes by other conventions: of the mean error, and over all pictures, the error floored."""
+    error = ((predict(PaintGrey(), images.test) - images.test / 255) ** 2).mean(dim=(1, 2, 3))
+    other = {
+        "without_color": is_grey(images.test, tolerance=0).sum().item(),
+        "psnr_of_the_mean": round(-10 * error.mean().log10().item(), 6),
+        "psnr_of_all_floored_at_1e-10": round(-10 * error.clamp(min=1e-10).log10().mean().item(), 6),
+    }
+    return {"metrics": scores(PaintGrey(), images), "other_conventions": other}
 
 
 def mean_color(images: Images) -> dict:
@@ -118,7 +125,15 @@ def seeded(seed: int):
     return run
 
 
-def steps_of_the_full_net(pictures: torch.Tensor) -> dict:
+def peak_memory() -> int:
+    """The most bytes that this process has had resident."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # Linux, where getrusage would count the parent process, too
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS counts bytes
+
+
+def steps_of_the_full_net(pictures: torch.Tensor, steps: int) -> dict:
     """Time and peak memory of training; in a process of its own, whose peak is this net's alone."""
     batch = SETTINGS["batch_size"]
     torch.manual_seed(0)
@@ -127,10 +142,9 @@ def steps_of_the_full_net(pictures: torch.Tensor) -> dict:
     order = torch.Generator().manual_seed(0)
     train_epoch(model, pictures[: 2 * batch], optimizer, F.mse_loss, batch, order)  # warm up
     start = time.perf_counter()
-    train_epoch(model, pictures[: STEPS * batch], optimizer, F.mse_loss, batch, order)
-    seconds = (time.perf_counter() - start) / STEPS
-    kilo = 1 if sys.platform == "darwin" else 1024  # what ru_maxrss counts in
-    memory = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilo}
+    train_epoch(model, pictures[: steps * batch], optimizer, F.mse_loss, batch, order)
+    seconds = (time.perf_counter() - start) / steps
+    memory = {"process": peak_memory()}
     if DEVICE == "cuda":
         memory["gpu"] = torch.cuda.max_memory_allocated()
     return {
@@ -143,9 +157,8 @@ def steps_of_the_full_net(pictures: torch.Tensor) -> dict:
 def full_net(images: Images) -> dict:
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=spawn) as pool:
-        found = pool.submit(
-            steps_of_the_full_net, images.train[: STEPS * SETTINGS["batch_size"]]
-        ).result()
+        pictures = images.train[: STEPS * SETTINGS["batch_size"]]
+        found = pool.submit(steps_of_the_full_net, pictures, STEPS).result()
     settings = {**SETTINGS, "base_width": 64, "epochs": None, "steps": STEPS}
     return {"seed": 0, "settings": settings, "metrics": found}
 
@@ -176,8 +189,9 @@ def estimate(images: Images, names: list[str]) -> float:
 def main(folder) -> None:
     images = load(folder)
     names = [name for name in RUNS if not (WORK / f"{name}.json").is_file()]
-    for name in RUNS.keys() - names:
-        print(f"{name} is measured already: delete {WORK.relative_to(ROOT)} to start over")
+    for name in RUNS:
+        if name not in names:
+            print(f"{name} is measured already: delete {WORK} to start over")
     if names:
         print(f"{', '.join(names)}: about {estimate(images, names) / 60:.0f} minutes in all", flush=True)
     for name in names:
@@ -194,10 +208,8 @@ def main(folder) -> None:
         }  # fmt: skip
         print(json.dumps(found["metrics"], indent=1), flush=True)
         write(WORK / f"{name}.json", found)
-    for name in RUNS:
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        shutil.copy(WORK / f"{name}.json", RESULTS)
-    print(f"\nin {RESULTS.relative_to(ROOT)}: {', '.join(f'{name}.json' for name in RUNS)}")
+        write(RESULTS / f"{name}.json", found)
+    print(f"\nin {RESULTS}: {', '.join(f'{name}.json' for name in RUNS)}")
 
 
 if __name__ == "__main__":

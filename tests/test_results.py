@@ -1,0 +1,203 @@
+"""What is printed comes from the files in data/results; and the command that makes the files survives being killed."""
+
+import contextlib
+import io
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+import check  # noqa: E402
+import generate  # noqa: E402
+
+FILES = sorted(generate.RESULTS.glob("*.json"))
+MEASURED = [path for path in FILES if path.stem not in ("lessons", "bench")]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TEXTS = {"README": README, **{path.stem: check.Lesson(path).text for path in generate.lessons()}}
+
+
+# ---- the files, and what is generated from them ----
+
+
+def test_the_first_results_are_there():
+    names = {path.stem for path in MEASURED}
+    assert names == {"grey", "mean_color", "full_net", "mse_w16_seed0", "mse_w16_seed1", "mse_w16_seed2"}
+
+
+@pytest.mark.parametrize("path", MEASURED, ids=lambda path: path.stem)
+def test_a_result_says_how_it_was_made(path):
+    run = json.loads(path.read_text(encoding="utf-8"))
+    assert run["run"] == path.stem
+    assert (run["data"]["name"], run["data"]["train"], run["data"]["test"]) == (
+        "cifar100",
+        50_000,
+        10_000,
+    )
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d", run["date"]) and re.fullmatch(
+        r"[0-9a-f]{12}", run["commit"]
+    )
+    assert {"python", "torch", "torchvision", "numpy"} == run["versions"].keys()
+    assert {"system", "cores", "device"} == run["machine"].keys()
+    if path.stem.startswith("mse"):
+        assert run["seed"] == int(path.stem[-1]) and run["settings"]["base_width"] == 16
+        assert (
+            len(run["curves"]["train"]) == len(run["curves"]["test"]) == run["settings"]["epochs"] == 10
+        )
+        assert run["curves"]["test"][-1] == pytest.approx(run["metrics"]["mse"], rel=1e-4)
+    if path.stem == "full_net":
+        assert run["metrics"]["parameters"] == 31_042_434 and run["settings"]["steps"] == 100
+
+
+def test_grey_has_the_figures_that_everyone_can_compute():
+    found = generate.result("grey")["metrics"]
+    assert [round(found[name], 2) for name in ("psnr", "delta_e", "auc")] == [22.83, 11.4, 88.44]
+
+
+def test_bench_has_the_three_ratios():
+    bench = generate.result("bench")
+    assert {name: entry["goal"] for name, entry in bench.items()} == {
+        "training_loop": 0.95, "lab_conversion": 3, "delivery": 5}  # fmt: skip
+
+
+def test_readme_and_lessons_are_as_generated():
+    for name, text in TEXTS.items():
+        assert generate.filled(text) == text, f"{name}: run make generate"
+
+
+def test_every_table_stands_somewhere_and_the_main_one_in_readme_and_lesson_06():
+    for name, table in generate.TABLES.items():
+        holders = [
+            where
+            for where, text in TEXTS.items()
+            if f"<!-- {name} -->\n{table()}\n<!-- /{name} -->" in text
+        ]
+        assert holders, f"no text has <!-- {name} -->"
+        if name == "cifar100":
+            assert holders == ["README", "06_measuring_color"]
+
+
+def test_the_plot_is_drawn_from_the_files():
+    with Image.open(generate.CURVES) as plot:
+        assert plot.text["Description"] == generate.digest_of_curves(), "run: make generate"
+        assert plot.width > 500
+    assert "](data/results/curves.png)" in README
+
+
+def run_again(path):
+    """What a lesson's cells with the tag "measured" print now, and what they had printed."""
+    cells = [c for c in check.Lesson(path).code if "measured" in c.metadata.get("tags", [])]
+    now = io.StringIO()
+    with contextlib.redirect_stdout(now):
+        for cell in cells:
+            exec(
+                f"import torch\nimport matplotlib.pyplot as plt\n{cell.source}", {"ROOT": generate.ROOT}
+            )
+    stored = "".join(o.get("text", "") for cell in cells for o in map(dict, cell.outputs))
+    return now.getvalue(), stored
+
+
+def test_lesson_06_shows_the_curves_of_the_files():
+    now, stored = run_again(next(path for path in generate.lessons() if path.stem.startswith("06")))
+    assert "mean of the seeds" in now
+    assert now == "".join(stored), "run: make lessons"
+
+
+def changed(value):
+    if isinstance(value, dict):
+        return {key: changed(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [changed(v) for v in value]
+    return value * 1.5 if isinstance(value, float) else value
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_another_number_in_any_file_is_found(path, tmp_path, monkeypatch):
+    before = [table() for table in generate.TABLES.values()] + [generate.digest_of_curves()]
+    for file in FILES:
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    other = changed(json.loads(path.read_text(encoding="utf-8")))
+    (tmp_path / path.name).write_text(json.dumps(other), encoding="utf-8")
+    monkeypatch.setattr(generate, "RESULTS", tmp_path)
+    after = [table() for table in generate.TABLES.values()] + [generate.digest_of_curves()]
+    assert before != after
+
+
+# ---- make results, on few pictures and a tiny net ----
+
+SMALL = f"""
+import sys
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tools")!r}]
+import torch, results
+from pathlib import Path
+from colorize_utils.data import Images, sample_images
+torch.set_num_threads(1)
+small = sample_images(16)
+results.load = lambda folder: Images(small.train[:256], small.test[:20], small.test[:20])
+results.SETTINGS |= {{"base_width": 2, "epochs": 3}}
+results.STEPS = 1
+results.RESULTS, results.WORK = Path(sys.argv[1]) / "results", Path(sys.argv[1]) / "work"
+if __name__ == "__main__":
+    results.main("anywhere")
+"""
+
+
+def start(folder):
+    folder.mkdir(exist_ok=True)
+    (folder / "small.py").write_text(SMALL)
+    command = [sys.executable, "-u", str(folder / "small.py"), str(folder)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def without_times(folder):
+    """What two runs must have in common."""
+    runs = {path.stem: json.loads(path.read_text()) for path in (folder / "results").glob("*.json")}
+    for run in runs.values():
+        for name in ("seconds_per_epoch", "date"):
+            run.pop(name, None)
+        for name in ("seconds_per_step", "peak_gigabytes"):
+            run["metrics"].pop(name, None)
+    return runs
+
+
+def test_killed_results_go_on_and_end_as_if_nothing_had_happened(tmp_path):
+    whole = start(tmp_path / "whole")
+    output = whole.communicate(timeout=300)[0]
+    assert whole.returncode == 0, output
+    assert re.search(r"grey, mean_color, full_net, mse_w16_seed0.*: about \d+ minutes in all", output)
+    assert output.index("minutes in all") < output.index("epoch 1")
+
+    killed = start(tmp_path / "killed")
+    seen = ""
+    for line in killed.stdout:
+        seen += line
+        if "mse_w16_seed1\n" in seen and "epoch 2" in seen.split("mse_w16_seed1\n")[1]:
+            os.kill(killed.pid, signal.SIGKILL)
+            break
+    killed.communicate(timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / "killed" / "results" / "mse_w16_seed0.json").is_file()
+    assert not (tmp_path / "killed" / "results" / "mse_w16_seed1.json").exists()
+
+    again = start(tmp_path / "killed")
+    output = again.communicate(timeout=300)[0]
+    assert again.returncode == 0, output
+    assert "mse_w16_seed0 is measured already" in output and "going on after epoch" in output
+    assert without_times(tmp_path / "killed") == without_times(tmp_path / "whole")
+    for path in (tmp_path / "killed" / "results").glob("*.json"):
+        numbers = [x for x in json.loads(path.read_text())["metrics"].values() if isinstance(x, float)]
+        assert numbers and all(map(math.isfinite, numbers)), path.name
+
+
+def test_results_say_what_is_missing(tmp_path):
+    command = [sys.executable, str(ROOT / "tools" / "results.py"), str(tmp_path / "nowhere")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "name the one that holds cifar-100-python" in done.stderr
