@@ -42,7 +42,7 @@ def psnr(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     prediction, truth = check_pair(prediction, truth)
     return -10 * ((prediction - truth) ** 2).mean(dim=(1, 2, 3)).log10()
 
-# %% ../notebooks/06_measuring_color.ipynb #1859b1a9
+# %% ../notebooks/06_measuring_color.ipynb #e6bced61
 def ssim(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """Structural similarity of each picture, mean of R, G and B (Wang et al. 2004): (B,), 1 if equal.
 
@@ -57,20 +57,21 @@ def ssim(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         raise ValueError(
             f"SSIM needs at least 11 x 11 pixels, these pictures have {tuple(truth.shape[2:])}"
         )
-    x = torch.arange(-5.0, 6.0, device=truth.device)
-    window = torch.exp(-(x**2) / (2 * 1.5**2))
-    window /= window.sum()
+    window = [math.exp(-(x**2) / (2 * 1.5**2)) for x in range(-5, 6)]
+    window = [weight / sum(window) for weight in window]
+    height, width = truth.shape[2] - 10, truth.shape[3] - 10
 
-    def blur(channels):  # the window's weighted mean around each pixel that has a whole window
-        return F.conv2d(F.conv2d(channels, window.view(1, 1, 11, 1)), window.view(1, 1, 1, 11))
+    def blur(pictures):  # the window's weighted mean around each pixel that has a whole window
+        rows = sum(w * pictures[:, :, k : k + height] for k, w in enumerate(window))
+        return sum(w * rows[:, :, :, k : k + width] for k, w in enumerate(window))
 
-    p, t = prediction.flatten(0, 1)[:, None], truth.flatten(0, 1)[:, None]  # (B * 3, 1, H, W)
+    p, t = prediction, truth
     mean_p, mean_t = blur(p), blur(t)
     variance_p, variance_t = blur(p * p) - mean_p**2, blur(t * t) - mean_t**2
     covariance = blur(p * t) - mean_p * mean_t
     similarity = (2 * mean_p * mean_t + 0.01**2) * (2 * covariance + 0.03**2)
     similarity /= (mean_p**2 + mean_t**2 + 0.01**2) * (variance_p + variance_t + 0.03**2)
-    return similarity.view(len(truth), -1).mean(dim=1)
+    return similarity.mean(dim=(1, 2, 3))
 
 # %% ../notebooks/06_measuring_color.ipynb #e9e204b3
 def delta_e(lab1: torch.Tensor, lab2: torch.Tensor) -> torch.Tensor:
@@ -135,7 +136,7 @@ def auc(ab: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """
     return 100 * (1 - capped_distance(ab, truth).mean(dim=(1, 2)))
 
-# %% ../notebooks/06_measuring_color.ipynb #197b9567
+# %% ../notebooks/06_measuring_color.ipynb #b1bf93fd
 def need_pictures(pictures) -> None:
     """Raise a ValueError if there are none."""
     if len(pictures) == 0:
@@ -155,14 +156,15 @@ def color_frequency(pictures, batch_size: int = 256) -> torch.Tensor:
         pictures: uint8 RGB (N, 3, H, W).
 
     Returns:
-        (23, 23), rows along b and columns along a, both -110..110. The sum is 1.
+        (23, 23) on the CPU, rows along b and columns along a, both -110..110. The sum is 1, but for
+        what the blur carries over the edge.
     """
     need_pictures(pictures)
-    counts = torch.zeros(23 * 23, dtype=torch.long, device=pictures.device)
+    counts = torch.zeros(23 * 23, dtype=torch.long)
     for index in batches(len(pictures), batch_size, device=pictures.device):
         cells = ab_cells(to_network(pictures[index])[1])
-        counts += torch.bincount(cells.flatten(), minlength=23 * 23)
-    x = torch.arange(-2.0, 3.0, device=pictures.device)
+        counts += torch.bincount(cells.flatten(), minlength=23 * 23).cpu()
+    x = torch.arange(-2.0, 3.0)
     window = torch.exp(-(x**2) / (2 * 0.5**2))
     window = torch.outer(window, window) / window.sum() ** 2
     share = (counts / counts.sum()).view(1, 1, 23, 23)
@@ -187,9 +189,9 @@ def balanced_auc(ab: torch.Tensor, truth: torch.Tensor, frequency: torch.Tensor)
     distance, weight = capped_distance(ab, truth), rarity(truth, frequency)
     return 100 * (1 - (weight * distance).sum() / weight.sum())
 
-# %% ../notebooks/06_measuring_color.ipynb #0e87a050
+# %% ../notebooks/06_measuring_color.ipynb #cda95671
 def colorfulness(rgb: torch.Tensor) -> torch.Tensor:
-    """Colourfulness of each picture (Hasler and Süsstrunk 2003): (B,), 0 for grey, over 80 for garish.
+    """Colourfulness of each picture (Hasler and Süsstrunk 2003): (B,), 0 for grey, 82 "highly" colourful.
 
     Args:
         rgb: (B, 3, H, W), uint8 or float in 0..1.

@@ -94,11 +94,11 @@ def conventions() -> str:
     """Lesson 6: what PSNR says about grey by three conventions."""
     grey, other = result("grey")["metrics"], result("grey")["other_conventions"]
     return (
-        f"On the test pictures of CIFAR-100, grey reaches {other['psnr_of_the_mean']:.2f} dB by the PSNR of the mean. By the mean "
-        f"of the PSNRs it reaches {other['psnr_of_all_floored_at_1e-10']:.2f} dB if the {other['without_color']} pictures without any "
-        "colour are counted, too: those ought to get infinitely many decibels, and what they do get depends on the small number "
-        "that the code adds to avoid it (here an error of at least 1e-10). Our main figure is the **mean of the PSNRs over all "
-        f"pictures that are not exactly grey**, {grey['psnr']:.2f} dB for grey. Whichever you choose, write down which."
+        f"On the test pictures of CIFAR-100, grey's PSNR of the mean is {other['psnr_of_the_mean']:.2f} dB. The mean of its PSNRs is "
+        f"{other['psnr_of_all_floored_at_1e-10']:.2f} dB if the {other['without_color']} pictures without any colour are counted, too: "
+        "those ought to get infinitely many decibels, and what they do get depends on rounding and on the small number that the "
+        "code puts in place of 0 (here 1e-10). Our main figure is the **mean of the PSNRs over all pictures that are not exactly "
+        f"grey**, {grey['psnr']:.2f} dB for grey. Whichever you choose, write down which."
     )
 
 
