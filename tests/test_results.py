@@ -161,7 +161,7 @@ def without_times(folder):
     """What two runs must have in common."""
     runs = {path.stem: json.loads(path.read_text()) for path in (folder / "results").glob("*.json")}
     for run in runs.values():
-        for name in ("seconds_per_epoch", "date"):
+        for name in ("seconds_per_epoch", "date", "width_16"):
             run.pop(name, None)
         for name in ("seconds_per_step", "peak_gigabytes"):
             run["metrics"].pop(name, None)

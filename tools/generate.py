@@ -104,17 +104,16 @@ def conventions() -> str:
 
 def cost() -> str:
     """What a training step costs, as measured by `make results`."""
-    full, small = result("full_net"), seeds()
-    net, settings = full["metrics"], full["settings"]
-    epoch = sorted(t for run in small for t in run["seconds_per_epoch"])
-    epoch = epoch[len(epoch) // 2]
-    step = epoch / (small[0]["data"]["train"] / settings["batch_size"])
-    where = f"{full['machine']['cores']} CPU cores" if full["machine"]["device"] == "cpu" else "a GPU"
+    run = result("full_net")
+    full, small, settings = run["metrics"], run["width_16"], run["settings"]
+    where = f"{run['machine']['cores']} CPU cores" if run["machine"]["device"] == "cpu" else "a GPU"
+    epochs = sorted(seconds for run in seeds() for seconds in run["seconds_per_epoch"])
     return (
-        f"On {where}, a training step of the full net ({net['parameters']:,} parameters, {settings['batch_size']} pictures "
-        f"of 32 × 32) takes about {net['seconds_per_step']:.1f} s and the whole process peaks at {net['peak_gigabytes']['process']:.1f} GB, "
-        f"over {settings['steps']} steps. An epoch of the width 16 over {small[0]['data']['train']:,} pictures takes about "
-        f"{epoch / 60:.0f} minutes: a step is {net['seconds_per_step'] / step:.0f} times as fast."
+        f"On {where}, a training step of the full net ({full['parameters']:,} parameters, {settings['batch_size']} pictures of "
+        f"32 × 32) takes about {full['seconds_per_step']:.1f} s, and its process peaks at {full['peak_gigabytes']['process']:.1f} GB "
+        f"over {settings['steps']} steps. The same net at width 16 steps {full['seconds_per_step'] / small['seconds_per_step']:.0f} "
+        f"times as fast and peaks at {small['peak_gigabytes']['process']:.1f} GB; one of the epochs above took it about "
+        f"{epochs[len(epochs) // 2] / 60:.0f} minutes."
     )
 
 

@@ -133,11 +133,11 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS counts bytes
 
 
-def steps_of_the_full_net(pictures: torch.Tensor, steps: int) -> dict:
+def steps_of(base_width: int, pictures: torch.Tensor, steps: int) -> dict:
     """Time and peak memory of training; in a process of its own, whose peak is this net's alone."""
     batch = SETTINGS["batch_size"]
     torch.manual_seed(0)
-    model = UNet().to(DEVICE)
+    model = UNet(base_width=base_width).to(DEVICE)
     optimizer = torch.optim.Adam(model.parameters(), lr=SETTINGS["learning_rate"])
     order = torch.Generator().manual_seed(0)
     train_epoch(model, pictures[: 2 * batch], optimizer, F.mse_loss, batch, order)  # warm up
@@ -155,12 +155,14 @@ def steps_of_the_full_net(pictures: torch.Tensor, steps: int) -> dict:
 
 
 def full_net(images: Images) -> dict:
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=spawn) as pool:
-        pictures = images.train[: STEPS * SETTINGS["batch_size"]]
-        found = pool.submit(steps_of_the_full_net, pictures, STEPS).result()
+    """Training steps of the full net, and of width 16 right after it, to compare with."""
+    spawn, found = multiprocessing.get_context("spawn"), {}
+    pictures = images.train[: STEPS * SETTINGS["batch_size"]]
+    for width in (64, 16):
+        with ProcessPoolExecutor(max_workers=1, mp_context=spawn) as pool:
+            found[width] = pool.submit(steps_of, width, pictures, STEPS).result()
     settings = {**SETTINGS, "base_width": 64, "epochs": None, "steps": STEPS}
-    return {"seed": 0, "settings": settings, "metrics": found}
+    return {"seed": 0, "settings": settings, "metrics": found[64], "width_16": found[16]}
 
 
 RUNS = {"grey": grey, "mean_color": mean_color, "full_net": full_net}
