@@ -41,7 +41,7 @@ generate: .venv/run  ## addresses, from pyproject.toml, and tables and plots, fr
 	$(PY) tools/generate.py
 
 results: .venv/run  ## measure on the real CIFAR-100, restartable (DATA=folder that holds cifar-100-python)
-	$(PY) tools/results.py $(DATA)
+	$(PY) tools/results.py "$(DATA)"
 	$(PY) tools/generate.py
 
 bench: .venv/run  ## speed beside a peer or the limit, as ratios

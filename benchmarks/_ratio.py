@@ -6,7 +6,6 @@ import statistics
 import time
 from pathlib import Path
 
-os.environ["TQDM_DISABLE"] = "1"  # a bar costs time, too
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "data" / "results" / "bench.json"
 

@@ -42,7 +42,7 @@ def psnr(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     prediction, truth = check_pair(prediction, truth)
     return -10 * ((prediction - truth) ** 2).mean(dim=(1, 2, 3)).log10()
 
-# %% ../notebooks/06_measuring_color.ipynb #e6bced61
+# %% ../notebooks/06_measuring_color.ipynb #e013553b
 def ssim(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """Structural similarity of each picture, mean of R, G and B (Wang et al. 2004): (B,), 1 if equal.
 
@@ -65,15 +65,14 @@ def ssim(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         rows = sum(w * pictures[:, :, k : k + height] for k, w in enumerate(window))
         return sum(w * rows[:, :, :, k : k + width] for k, w in enumerate(window))
 
-    p, t = prediction, truth
-    mean_p, mean_t = blur(p), blur(t)
-    variance_p, variance_t = blur(p * p) - mean_p**2, blur(t * t) - mean_t**2
-    covariance = blur(p * t) - mean_p * mean_t
+    mean_p, mean_t = blur(prediction), blur(truth)
+    variance_p, variance_t = blur(prediction**2) - mean_p**2, blur(truth**2) - mean_t**2
+    covariance = blur(prediction * truth) - mean_p * mean_t
     similarity = (2 * mean_p * mean_t + 0.01**2) * (2 * covariance + 0.03**2)
     similarity /= (mean_p**2 + mean_t**2 + 0.01**2) * (variance_p + variance_t + 0.03**2)
     return similarity.mean(dim=(1, 2, 3))
 
-# %% ../notebooks/06_measuring_color.ipynb #e9e204b3
+# %% ../notebooks/06_measuring_color.ipynb #7dfd5a9d
 def delta_e(lab1: torch.Tensor, lab2: torch.Tensor) -> torch.Tensor:
     """CIEDE2000 colour difference of each pixel (Sharma, Wu and Dalal 2005): (B, H, W).
 
@@ -81,17 +80,24 @@ def delta_e(lab1: torch.Tensor, lab2: torch.Tensor) -> torch.Tensor:
         lab1, lab2: float or double (B, 3, H, W), L in 0..100, as from `rgb_to_lab`.
 
     Raises:
-        ValueError: the shapes differ, there is no pixel, or a value is not finite.
+        TypeError, ValueError: no floats, the shapes differ, there is no pixel, or a value is not finite.
     """
+    if not (lab1.is_floating_point() and lab2.is_floating_point()):
+        raise TypeError(f"Lab values must be floats, not {lab1.dtype} and {lab2.dtype}")
     if lab1.shape != lab2.shape or lab1.dim() != 4 or lab1.shape[1] != 3 or lab1.numel() == 0:
         raise ValueError(
             f"both must be (B, 3, H, W) and alike, not {tuple(lab1.shape)} and {tuple(lab2.shape)}"
         )
     if not (lab1.isfinite().all() and lab2.isfinite().all()):
         raise ValueError("a Lab value is NaN or infinite: look for the step that made it")
-    (L1, a1, b1), (L2, a2, b2) = lab1.unbind(dim=1), lab2.unbind(dim=1)
-    mean_C7 = ((torch.hypot(a1, b1) + torch.hypot(a2, b2)) / 2) ** 7
-    stretch = 1.5 - 0.5 * (mean_C7 / (mean_C7 + 25**7)).sqrt()  # more a near grey
+    (L1, a1, b1), (L2, a2, b2) = (
+        (lab if lab.dtype == torch.float64 else lab.float()).unbind(dim=1) for lab in (lab1, lab2)
+    )
+
+    def vivid(C):  # sqrt(C^7 / (C^7 + 25^7)): 0 at grey, nearly 1 from a chroma of 50 on
+        return 1 / (1 + (25 / C) ** 7).sqrt()
+
+    stretch = 1.5 - 0.5 * vivid((torch.hypot(a1, b1) + torch.hypot(a2, b2)) / 2)  # more a near grey
     C1, C2 = torch.hypot(stretch * a1, b1), torch.hypot(stretch * a2, b2)
     h1, h2 = (torch.atan2(b, stretch * a) % (2 * math.pi) for a, b in ((a1, b1), (a2, b2)))
 
@@ -105,7 +111,7 @@ def delta_e(lab1: torch.Tensor, lab2: torch.Tensor) -> torch.Tensor:
     dC = (C2 - C1) / (1 + 0.045 * C)  # strong colours: less
     dH = 2 * (C1 * C2).sqrt() * torch.sin(turn / 2) / (1 + 0.015 * C * T)
     blue = torch.sin(60 * degree * torch.exp(-(((h / degree - 275) / 25) ** 2)))
-    rotation = -2 * blue * (C**7 / (C**7 + 25**7)).sqrt()
+    rotation = -2 * blue * vivid(C)
     return (dL**2 + dC**2 + dH**2 + rotation * dC * dH).clamp(min=0).sqrt()
 
 # %% ../notebooks/06_measuring_color.ipynb #5dedcff1
@@ -136,10 +142,10 @@ def auc(ab: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """
     return 100 * (1 - capped_distance(ab, truth).mean(dim=(1, 2)))
 
-# %% ../notebooks/06_measuring_color.ipynb #b1bf93fd
+# %% ../notebooks/06_measuring_color.ipynb #e37e6176
 def need_pictures(pictures) -> None:
     """Raise a ValueError if there are none."""
-    if len(pictures) == 0:
+    if 0 in pictures.shape:
         raise ValueError("there are no pictures to measure")
 
 
@@ -170,9 +176,15 @@ def color_frequency(pictures, batch_size: int = 256) -> torch.Tensor:
     share = (counts / counts.sum()).view(1, 1, 23, 23)
     return F.conv2d(share, window.view(1, 1, 5, 5), padding=2)[0, 0]
 
-# %% ../notebooks/06_measuring_color.ipynb #6477d966
+# %% ../notebooks/06_measuring_color.ipynb #912c7128
 def rarity(truth: torch.Tensor, frequency: torch.Tensor) -> torch.Tensor:
-    """1 / frequency of each pixel's true colour, at most a million: (B, H, W)."""
+    """1 / frequency of each pixel's true colour, at most a million: (B, H, W).
+
+    Raises:
+        ValueError: `frequency` is not one of `color_frequency`.
+    """
+    if frequency.shape != (23, 23) or not (frequency.isfinite() & (frequency >= 0)).all():
+        raise ValueError("frequency must be (23, 23), finite and not negative: use color_frequency")
     return (1 / frequency.flatten().clamp(min=1e-6)).to(truth.device)[ab_cells(truth)]
 
 
@@ -218,7 +230,7 @@ class PaintMean(nn.Module):
         """(B, 1, H, W) -> (B, 2, H, W), the same colour everywhere."""
         return self.ab.to(L).expand(len(L), -1, *L.shape[2:])
 
-# %% ../notebooks/06_measuring_color.ipynb #992e61e3
+# %% ../notebooks/06_measuring_color.ipynb #7ed20ec5
 def batch_scores(L, ab, truth, frequency) -> dict[str, tuple[torch.Tensor, float]]:
     """Every metric of a batch, with the weight that it has in the mean of a set.
 
@@ -235,10 +247,10 @@ def batch_scores(L, ab, truth, frequency) -> dict[str, tuple[torch.Tensor, float
         scores["psnr"] = (psnr(rgb, truth)[colored].mean(), colored.sum().item())
     each = {"ssim": ssim(rgb, truth), "auc": auc(ab, true_ab)}
     each |= {"delta_e": delta_e(rgb_to_lab(rgb), rgb_to_lab(truth))}
-    each |= {"colorfulness": colorfulness(rgb), "truth": colorfulness(truth)}
+    each |= {"colorfulness": colorfulness(rgb), "true_colorfulness": colorfulness(truth)}
     return scores | {name: (values.mean(), len(truth)) for name, values in each.items()}
 
-# %% ../notebooks/06_measuring_color.ipynb #e41a6ab3
+# %% ../notebooks/06_measuring_color.ipynb #30b13566
 @torch.no_grad()
 def measure(
     model: nn.Module, pictures, frequency: torch.Tensor, batch_size: int = 256
@@ -247,14 +259,14 @@ def measure(
 
     PSNR is the mean over the pictures that are not exactly grey, the balanced AuC is over all pixels
     together, the others are means over all pictures. `share` is the mean colourfulness divided by the
-    truth's. Afterwards the model is back in train or eval mode.
+    truth's, `true_colorfulness`. Afterwards the model is back in train or eval mode.
 
     Raises:
         ValueError: there are no pictures, none of them has colour, or a prediction is not finite.
     """
     need_pictures(pictures)
     device = next((p.device for p in model.parameters()), pictures.device)
-    names = ("psnr", "ssim", "delta_e", "auc", "balanced_auc", "colorfulness", "truth")
+    names = ("psnr", "ssim", "delta_e", "auc", "balanced_auc", "colorfulness", "true_colorfulness")
     average, was_training = {name: MovingAverage() for name in names}, model.training
     model.eval()
     try:
@@ -266,10 +278,11 @@ def measure(
                 average[name].update(value, n=weight)
     finally:
         model.train(was_training)
-    if not average["truth"].value > 0:
+    if not average["true_colorfulness"].value > 0:
         raise ValueError("none of these pictures has colour, so there is nothing to compare with")
     result = {name: average[name].value for name in names}
-    return {**result, "share": result["colorfulness"] / result.pop("truth")}
+    result["share"] = result["colorfulness"] / result["true_colorfulness"]
+    return result
 
 # %% ../notebooks/06_measuring_color.ipynb #c204aee2
 def evaluate(model: nn.Module, images, part: str = "test") -> dict[str, dict[str, float]]:

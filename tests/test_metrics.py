@@ -339,6 +339,23 @@ def test_bad_ab_is_refused(metric, ab, truth, message):
         metric(ab, truth)
 
 
+def test_delta_e_of_half_precision_huge_and_whole_numbers():
+    one, two = torch.tensor([[50.0, 40, 30], [55, 45, -30]]).view(2, 1, 3, 1, 1)
+    expected = skimage.color.deltaE_ciede2000(one.numpy(), two.numpy(), channel_axis=1).item()
+    assert delta_e(one.half(), two.half()).item() == pytest.approx(expected, abs=0.01)
+    assert delta_e(one * 1e5, two * 1e5).isfinite().all()
+    with pytest.raises(TypeError, match="must be floats"):
+        delta_e(one.long(), two.long())
+
+
+@pytest.mark.parametrize(
+    "frequency", [torch.ones(40, 40), torch.full((23, 23), torch.nan), -torch.ones(23, 23)]
+)
+def test_bad_frequencies_are_refused(frequency):
+    with pytest.raises(ValueError, match="use color_frequency"):
+        balanced_auc(AB, AB, frequency)
+
+
 @pytest.mark.parametrize("bad", [PIXELS[:1], PIXELS[:, :2], PIXELS[:0], PIXELS * torch.nan])
 def test_bad_lab_is_refused(bad):
     with pytest.raises(ValueError, match="alike|NaN"):
@@ -361,5 +378,6 @@ def test_sets_that_cannot_be_measured_are_refused(photos):
     with pytest.raises(ValueError, match="at least 11 x 11"):
         measure(PaintGrey(), photos.test[:5, :, :4, :4], frequency)
     for count in (color_frequency, PaintMean):
-        with pytest.raises(ValueError, match="no pictures"):
-            count(photos.train[:0])
+        for none in (photos.train[:0], photos.train[..., :0]):
+            with pytest.raises(ValueError, match="no pictures"):
+                count(none)

@@ -8,7 +8,6 @@ import os
 import platform
 import re
 import shutil
-import sys
 import time
 from pathlib import Path
 
@@ -222,5 +221,4 @@ if __name__ == "__main__":
                 "knobs", nargs="*", metavar="KNOB=VALUE", help="such as DATA=cifar100 EPOCHS=10"
             )
     arguments = parser.parse_args()
-    sys.path.insert(0, str(ROOT))
     run(parse(arguments.knobs)) if arguments.command == "run" else globals()[arguments.command]()

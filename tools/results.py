@@ -11,10 +11,8 @@ import multiprocessing
 import os
 import platform
 import re
-import resource
 import subprocess
 import time
-from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,7 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from colorize_utils.data import Images, is_grey, load_images
-from colorize_utils.io.checkpoint import fingerprint
+from colorize_utils.io import checkpoint
 from colorize_utils.metrics import PaintMean, color_frequency, measure
 from colorize_utils.training import PaintGrey, fit, train_epoch, validation_error
 from colorize_utils.unet import UNet
@@ -55,39 +53,51 @@ def load(folder) -> Images:
 def write(path: Path, content: dict | list) -> None:
     """Replace a JSON file as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
+    partial = path.with_suffix(f".{os.getpid()}.partial")
     partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(partial, path)
 
 
 def commit() -> str:
-    """The repository's commit, with "-dirty" behind it if files differ from it."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
+    """The repository's commit, with "-dirty" behind it if files other than results differ from it."""
+
+    def git(*arguments) -> str:
+        return subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True
+        ).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!data/results")
+    return (git("rev-parse", "--short=12", "HEAD") or "unknown") + ("-dirty" if changed else "")
 
 
-def epochs_done(seed: int) -> list[float]:
-    """The seconds of each epoch that a run has behind it."""
-    path = WORK / f"mse_w16_seed{seed}" / "seconds.json"
-    return json.loads(path.read_text()) if path.is_file() else []
+def run_folder(seed: int) -> Path:
+    return WORK / f"mse_w16_seed{seed}"
 
 
-def train(images: Images, seed: int) -> tuple[UNet, dict, list[float]]:
-    """A run, or the rest of it: the model after the last epoch, the curves, the seconds of each epoch."""
-    folder, seconds = WORK / f"mse_w16_seed{seed}", epochs_done(seed)
+def epochs_done(seed: int) -> int:
+    """How many epochs a run has behind it."""
+    last = run_folder(seed) / "last.pt"
+    return len(checkpoint.read(last)["info"]["history"]["train"]) if last.is_file() else 0
+
+
+def train(images: Images, seed: int) -> tuple[UNet, dict, dict]:
+    """A run, or the rest of it: the model after the last epoch, the curves, and the commit and seconds an epoch."""
+    note = run_folder(seed) / "notes.json"
+    notes = (
+        json.loads(note.read_text())
+        if note.is_file()
+        else {"trained_at": commit(), "seconds_per_epoch": []}
+    )
     torch.manual_seed(seed)
     model = UNet(base_width=SETTINGS["base_width"]).to(DEVICE)
     chosen = {key: SETTINGS[key] for key in ("batch_size", "learning_rate")}
-    epochs, history = SETTINGS["epochs"], {"train": []}
-    while len(history["train"]) < epochs:
-        start = time.perf_counter()
-        wanted = min(len(seconds) + 1, epochs)
-        history = fit(model, images, epochs=wanted, seed=seed, folder=folder, **chosen)
-        if len(seconds) < epochs:
-            seconds.append(round(time.perf_counter() - start, 1))
-            write(folder / "seconds.json", seconds)
-    return model, history, seconds
+    for epoch in range(min(epochs_done(seed), SETTINGS["epochs"] - 1), SETTINGS["epochs"]):
+        start, done = time.perf_counter(), epochs_done(seed)
+        history = fit(model, images, epochs=epoch + 1, seed=seed, folder=run_folder(seed), **chosen)
+        if len(history["train"]) > done:
+            notes["seconds_per_epoch"].append(round(time.perf_counter() - start, 1))
+            write(note, notes)
+    return model, history, notes
 
 
 def scores(model, images: Images) -> dict[str, float]:
@@ -116,11 +126,16 @@ def mean_color(images: Images) -> dict:
 
 def seeded(seed: int):
     def run(images: Images) -> dict:
-        model, history, seconds = train(images, seed)
+        model, history, notes = train(images, seed)
         curves = {"train": history["train"], "test": history["validation"]}
         curves = {part: [round(x, 6) for x in curve] for part, curve in curves.items()}
-        return {"seed": seed, "settings": SETTINGS, "seconds_per_epoch": seconds,
-                "curves": curves, "metrics": scores(model, images)}  # fmt: skip
+        return {
+            "seed": seed,
+            "settings": SETTINGS,
+            **notes,
+            "curves": curves,
+            "metrics": scores(model, images),
+        }
 
     return run
 
@@ -130,6 +145,8 @@ def peak_memory() -> int:
     status = Path("/proc/self/status")
     if status.is_file():  # Linux, where getrusage would count the parent process, too
         return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) * 1024
+    import resource  # not on Windows
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS counts bytes
 
 
@@ -154,13 +171,29 @@ def steps_of(base_width: int, pictures: torch.Tensor, steps: int) -> dict:
     }
 
 
+def send(pipe, function, *arguments) -> None:
+    pipe.send(function(*arguments))
+
+
+def in_own_process(function, *arguments):
+    """What the function returns in a fresh process, which also ends if this one is killed."""
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe()
+    process = spawn.Process(target=send, args=(there, function, *arguments))
+    process.start()
+    there.close()
+    try:
+        return here.recv()
+    except EOFError:
+        raise SystemExit(f"{function.__name__} ended early: is there enough memory?") from None
+    finally:
+        process.join()
+
+
 def full_net(images: Images) -> dict:
     """Training steps of the full net, and of width 16 right after it, to compare with."""
-    spawn, found = multiprocessing.get_context("spawn"), {}
     pictures = images.train[: STEPS * SETTINGS["batch_size"]]
-    for width in (64, 16):
-        with ProcessPoolExecutor(max_workers=1, mp_context=spawn) as pool:
-            found[width] = pool.submit(steps_of, width, pictures, STEPS).result()
+    found = {width: in_own_process(steps_of, width, pictures, STEPS) for width in (64, 16)}
     settings = {**SETTINGS, "base_width": 64, "epochs": None, "steps": STEPS}
     return {"seed": 0, "settings": settings, "metrics": found[64], "width_16": found[16]}
 
@@ -183,34 +216,41 @@ def estimate(images: Images, names: list[str]) -> float:
     total = 15.0 * len(names)  # measuring on the test pictures
     if "full_net" in names:
         total += per_step(64, 2) * STEPS
-    epochs = sum(SETTINGS["epochs"] - len(epochs_done(k)) for k in SEEDS if f"mse_w16_seed{k}" in names)
+    epochs = sum(SETTINGS["epochs"] - epochs_done(k) for k in SEEDS if f"mse_w16_seed{k}" in names)
     steps = epochs * len(images.train) / SETTINGS["batch_size"]
     return total + (per_step(16, 10) * steps * 1.07 if steps else 0)  # 7 %: the test curve
 
 
 def main(folder) -> None:
-    images = load(folder)
+    images, at = load(folder), commit()
     names = [name for name in RUNS if not (WORK / f"{name}.json").is_file()]
-    for name in RUNS:
-        if name not in names:
-            print(f"{name} is measured already: delete {WORK} to start over")
+    if len(names) < len(RUNS):
+        print(f"measured already: {', '.join(name for name in RUNS if name not in names)}")
+        print(f"(to measure again, delete {WORK}/*.json; to train again, the whole folder)")
     if names:
         print(f"{', '.join(names)}: about {estimate(images, names) / 60:.0f} minutes in all", flush=True)
     for name in names:
         print(f"\n{name}", flush=True)
-        found = {
+        start = time.perf_counter()
+        found = RUNS[name](images)
+        data = {"name": "cifar100", "train": len(images.train), "test": len(images.test)}
+        run = {
             "run": name,
-            "data": {"name": "cifar100", "train": len(images.train), "test": len(images.test),
-                     "fingerprint": fingerprint(images.train)},
-            **RUNS[name](images),
+            "data": {**data, "fingerprint": checkpoint.fingerprint(images.train)},
+            "seed": None,
+            "settings": None,
+            **found,
+            "seconds": round(time.perf_counter() - start, 1),
             "date": str(datetime.date.today()),
-            "commit": commit(),
+            "commit": at,
             "machine": {"system": platform.system(), "cores": os.cpu_count(), "device": DEVICE},
-            "versions": {"python": platform.python_version(), **{p: version(p) for p in ("torch", "torchvision", "numpy")}},
-        }  # fmt: skip
-        print(json.dumps(found["metrics"], indent=1), flush=True)
-        write(WORK / f"{name}.json", found)
-        write(RESULTS / f"{name}.json", found)
+            "versions": {"python": platform.python_version()}
+            | {package: version(package) for package in ("torch", "torchvision", "numpy")},
+        }
+        print(json.dumps(run["metrics"], indent=1), flush=True)
+        write(WORK / f"{name}.json", run)
+    for name in RUNS:
+        write(RESULTS / f"{name}.json", json.loads((WORK / f"{name}.json").read_text(encoding="utf-8")))
     print(f"\nin {RESULTS}: {', '.join(f'{name}.json' for name in RUNS)}")
 
 
