@@ -45,5 +45,5 @@ results: .venv/run  ## measure on the real CIFAR-100, restartable (DATA=folder t
 	$(PY) tools/generate.py
 
 bench: .venv/run  ## speed beside a peer or the limit, as ratios
-	for file in benchmarks/[a-z]*.py; do $(PY) $$file || exit 1; done
+	for file in benchmarks/[a-z]*.py; do TQDM_DISABLE=1 $(PY) $$file || exit 1; done
 	$(PY) tools/generate.py

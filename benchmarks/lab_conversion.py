@@ -1,4 +1,5 @@
-"""RGB to Lab: batches in eager PyTorch, beside scikit-image called once per picture, as most tutorials do."""
+"""RGB to Lab, as the course does it (batches of 64 pictures of CIFAR's size, eager PyTorch), beside scikit-image called
+once per picture, as most tutorials do."""
 
 from _ratio import measure
 from skimage.color import rgb2lab
@@ -7,7 +8,7 @@ from colorize_utils.data import load_images
 from colorize_utils.lab import rgb_to_lab
 
 if __name__ == "__main__":
-    pictures = load_images("sample", image_size=96).train[:1000]
+    pictures = load_images("sample").train.repeat(4, 1, 1, 1)  # 6,000 of 32 x 32 pixels
     arrays = [picture.permute(1, 2, 0).numpy() for picture in pictures]
 
     def batched():

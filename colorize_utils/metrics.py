@@ -72,7 +72,7 @@ def ssim(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     similarity /= (mean_p**2 + mean_t**2 + 0.01**2) * (variance_p + variance_t + 0.03**2)
     return similarity.mean(dim=(1, 2, 3))
 
-# %% ../notebooks/06_measuring_color.ipynb #7dfd5a9d
+# %% ../notebooks/06_measuring_color.ipynb #ecddb970
 def delta_e(lab1: torch.Tensor, lab2: torch.Tensor) -> torch.Tensor:
     """CIEDE2000 colour difference of each pixel (Sharma, Wu and Dalal 2005): (B, H, W).
 
@@ -90,9 +90,8 @@ def delta_e(lab1: torch.Tensor, lab2: torch.Tensor) -> torch.Tensor:
         )
     if not (lab1.isfinite().all() and lab2.isfinite().all()):
         raise ValueError("a Lab value is NaN or infinite: look for the step that made it")
-    (L1, a1, b1), (L2, a2, b2) = (
-        (lab if lab.dtype == torch.float64 else lab.float()).unbind(dim=1) for lab in (lab1, lab2)
-    )
+    dtype = torch.promote_types(lab1.dtype, torch.float32)
+    (L1, a1, b1), (L2, a2, b2) = (lab.to(dtype).unbind(dim=1) for lab in (lab1, lab2))
 
     def vivid(C):  # sqrt(C^7 / (C^7 + 25^7)): 0 at grey, nearly 1 from a chroma of 50 on
         return 1 / (1 + (25 / C) ** 7).sqrt()

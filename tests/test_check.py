@@ -77,6 +77,12 @@ BAD = [
     (check.no_relative_images, "markdown", lambda raw: says(raw, "![a cat](../data/results/before_after.jpg)")),
     (check.no_relative_images, "html", lambda raw: says(raw, '<img width="3" src="cat.jpg">')),
     (check.same_bootstrap, "changed", lambda raw: code(raw)[0].update(source=["ROOT = None"])),
+    (check.local_links_exist, "html", lambda raw: says(raw, '<a href="11_nothing.ipynb">next</a>')),
+    (check.local_links_exist, "with a title", lambda raw: says(raw, '[next](11_nothing.ipynb "Next")')),
+    (check.no_relative_images, "HTML", lambda raw: says(raw, "<IMG src = cat.jpg>")),
+    (check.knobs_in_one_cell, "an explanation too many", lambda raw: replaces(
+        raw, "# @markdown Where lesson 4", "# @markdown Two\n# @markdown Where lesson 4")),
+    (check.module_equals_lesson, "no name", lambda raw: replaces(raw, "#| default_exp visualization", "")),
     (check.local_links_exist, "dead", lambda raw: says(raw, "[next](11_nothing.ipynb)")),
     (check.knobs_in_one_cell, "two cells", lambda raw: code(raw)[4].update(source=["SEED = 1  # @param"])),
     (check.knobs_in_one_cell, "unexplained", lambda raw: replaces(raw, "# @markdown Where lesson 4", "# Where lesson 4")),
@@ -86,10 +92,18 @@ BAD = [
     (check.module_equals_lesson, "edited", lambda raw: replaces(raw, "figsize=(8, sum(heights))", "figsize=(7, 7)")),
     (check.no_printed_arrays, "tensor", lambda raw: prints(raw, f"tensor({an_array(11)})")),
     (check.no_printed_arrays, "rows", lambda raw: prints(raw, f"array([{an_array(6)},\n       {an_array(6)}])")),
+    (check.no_printed_arrays, "cut short", lambda raw: prints(raw, "tensor([0.1, 0.2,  ..., 0.3])")),
+    (check.no_printed_arrays, "scalars", lambda raw: prints(raw, f"[{', '.join(['np.float64(0.25)'] * 11)}]")),
+    (check.no_printed_arrays, "booleans", lambda raw: prints(raw, f"tensor([{', '.join(['True'] * 11)}])")),
+    (check.no_printed_arrays, "tuple", lambda raw: prints(raw, f"({an_array(11)[1:-1]})")),
     (check.no_printed_arrays, "numpy", lambda raw: prints(raw, an_array(11).replace(",", ""))),
     (check.no_places, "unix", lambda raw: prints(raw, "saved /home/me/cat.jpg")),
+    (check.no_places, "address", lambda raw: prints(raw, "saved:file:///home/me/cat.jpg")),
+    (check.no_places, "after a colon", lambda raw: prints(raw, "saved to:/home/me/cat.jpg")),
+    (check.no_places, "slashes", lambda raw: prints(raw, "saved C:/Users/me/cat.jpg")),
     (check.no_places, "windows", lambda raw: prints(raw, "saved 'C:\\me\\cat.jpg'")),
-    (check.has_its_parts, "no exercises", lambda raw: replaces(raw, "## Exercises", "## Homework")),
+    *((check.has_its_parts, part, lambda raw, part=part: replaces(raw, part, "")) for part in check.PARTS),
+    (check.has_its_parts, "to do", lambda raw: says(raw, "TODO")),
     (check.has_its_parts, "no number", lambda raw: replaces(raw, "# 5 · ", "# ")),
     (check.has_its_parts, "no picture", lambda raw: [cell.update(outputs=[]) for cell in code(raw)]),
 ]  # fmt: skip
@@ -147,6 +161,18 @@ def test_ten_numbers_in_a_row_may_be_printed(copy, tmp_path):
     path = tmp_path / "notebooks" / "05_visualization.ipynb"
     path.write_text(json.dumps(raw), encoding="utf-8")
     assert list(check.no_printed_arrays(check.Lesson(path))) == []
+
+
+def test_links_to_a_part_of_a_lesson_are_fine(copy):
+    path = copy / "notebooks" / "05_visualization.ipynb"
+    good = path.read_text(encoding="utf-8")
+    raw = json.loads(good)
+    says(raw, "[a part](02_lab_color.ipynb#gamut), [here](#settings)")
+    try:
+        path.write_text(json.dumps(raw), encoding="utf-8")
+        assert list(check.local_links_exist(check.Lesson(path))) == []
+    finally:
+        path.write_text(good, encoding="utf-8")
 
 
 def test_a_figure_without_a_title_is_found(tmp_path):

@@ -1,12 +1,12 @@
 """What is printed comes from the files in data/results; and the command that makes the files survives being killed."""
 
 import contextlib
+import functools
 import io
 import json
 import math
 import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 import check  # noqa: E402
 import generate  # noqa: E402
+import lessons  # noqa: E402
 
 FILES = sorted(generate.RESULTS.glob("*.json"))
 MEASURED = [path for path in FILES if path.stem not in ("lessons", "bench")]
@@ -45,6 +46,7 @@ def test_a_result_says_how_it_was_made(path):
     assert re.fullmatch(r"20\d\d-\d\d-\d\d", run["date"]) and re.fullmatch(
         r"[0-9a-f]{12}", run["commit"]
     )
+    assert run["seconds"] > 0 and {"seed", "settings", "metrics"} <= run.keys()
     assert {"python", "torch", "torchvision", "numpy"} == run["versions"].keys()
     assert {"system", "cores", "device"} == run["machine"].keys()
     if path.stem.startswith("mse"):
@@ -66,6 +68,8 @@ def test_bench_has_the_three_ratios():
     bench = generate.result("bench")
     assert {name: entry["goal"] for name, entry in bench.items()} == {
         "training_loop": 0.95, "lab_conversion": 3, "delivery": 5}  # fmt: skip
+    for entry in bench.values():
+        assert entry.keys() == {"ratio", "goal"} and entry["ratio"] >= entry["goal"]
 
 
 def test_readme_and_lessons_are_as_generated():
@@ -92,40 +96,41 @@ def test_the_plot_is_drawn_from_the_files():
     assert "](data/results/curves.png)" in README
 
 
-def run_again(path):
-    """What a lesson's cells with the tag "measured" print now, and what they had printed."""
-    cells = [c for c in check.Lesson(path).code if "measured" in c.metadata.get("tags", [])]
-    now = io.StringIO()
-    with contextlib.redirect_stdout(now):
-        for cell in cells:
-            exec(
-                f"import torch\nimport matplotlib.pyplot as plt\n{cell.source}", {"ROOT": generate.ROOT}
-            )
-    stored = "".join(o.get("text", "") for cell in cells for o in map(dict, cell.outputs))
-    return now.getvalue(), stored
-
-
 def test_lesson_06_shows_the_curves_of_the_files():
-    now, stored = run_again(next(path for path in generate.lessons() if path.stem.startswith("06")))
-    assert "mean of the seeds" in now
-    assert now == "".join(stored), "run: make lessons"
+    path = next(path for path in generate.lessons() if path.stem.startswith("06"))
+    (cell,) = (c for c in lessons.read(path).cells if "measured" in c.metadata.get("tags", []))
+    now = io.StringIO()
+    with contextlib.redirect_stdout(now):  # the cell again, without a kernel
+        exec(f"import torch\nimport matplotlib.pyplot as plt\n{cell.source}", {"ROOT": generate.ROOT})
+    assert "mean of the seeds" in now.getvalue()
+    assert lessons.text_of(cell) == now.getvalue(), "run: make lessons"
 
 
-def changed(value):
-    if isinstance(value, dict):
-        return {key: changed(v) for key, v in value.items()}
-    if isinstance(value, list):
-        return [changed(v) for v in value]
-    return value * 1.5 if isinstance(value, float) else value
+SHOWN = {
+    "grey": [("metrics", name) for name in ("mse", "psnr", "ssim", "delta_e", "auc", "balanced_auc", "colorfulness", "share")]
+    + [("other_conventions", name) for name in ("without_color", "psnr_of_the_mean", "psnr_of_all_floored_at_1e-10")],
+    "mean_color": [("metrics", name) for name in ("psnr", "ssim", "delta_e", "auc", "balanced_auc", "colorfulness", "share")],
+    "mse_w16_seed1": [("metrics", name) for name in ("psnr", "ssim", "delta_e", "auc", "balanced_auc", "colorfulness", "share")]
+    + [("curves", "train", 3), ("curves", "test", 9)],
+    "full_net": [("metrics", "parameters"), ("metrics", "seconds_per_step"), ("metrics", "peak_gigabytes", "process"),
+                 ("width_16", "seconds_per_step"), ("width_16", "peak_gigabytes", "process"), ("settings", "steps")],
+    "bench": [(name, "ratio") for name in ("training_loop", "lab_conversion", "delivery")],
+    "lessons": [("seconds", path.stem) for path in generate.lessons()] + [("errors", "test", "U-Net")],
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_another_number_in_any_file_is_found(path, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "name, keys", [(name, keys) for name, all_keys in SHOWN.items() for keys in all_keys]
+)
+def test_another_number_in_a_file_is_found(name, keys, tmp_path, monkeypatch):
     before = [table() for table in generate.TABLES.values()] + [generate.digest_of_curves()]
     for file in FILES:
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    other = changed(json.loads(path.read_text(encoding="utf-8")))
-    (tmp_path / path.name).write_text(json.dumps(other), encoding="utf-8")
+    content = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
+    *path, last = keys
+    holder = functools.reduce(lambda inner, key: inner[key], path, content)
+    holder[last] += 1
+    (tmp_path / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
     monkeypatch.setattr(generate, "RESULTS", tmp_path)
     after = [table() for table in generate.TABLES.values()] + [generate.digest_of_curves()]
     assert before != after
@@ -134,7 +139,7 @@ def test_another_number_in_any_file_is_found(path, tmp_path, monkeypatch):
 # ---- make results, on few pictures and a tiny net ----
 
 SMALL = f"""
-import sys
+import sys, time
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tools")!r}]
 import torch, results
 from pathlib import Path
@@ -145,15 +150,28 @@ results.load = lambda folder: Images(small.train[:256], small.test[:20], small.t
 results.SETTINGS |= {{"base_width": 2, "epochs": 3}}
 results.STEPS = 1
 results.RESULTS, results.WORK = Path(sys.argv[1]) / "results", Path(sys.argv[1]) / "work"
+fit = results.fit
+
+
+def fit_and_wait(*args, **kwargs):
+    history = fit(*args, **kwargs)
+    if (kwargs["seed"], kwargs["epochs"]) == (1, 2):
+        print("kill me", flush=True)
+        time.sleep(60)
+    return history
+
+
+if "wait" in sys.argv:
+    results.fit = fit_and_wait
 if __name__ == "__main__":
     results.main("anywhere")
 """
 
 
-def start(folder):
+def start(folder, *how):
     folder.mkdir(exist_ok=True)
     (folder / "small.py").write_text(SMALL)
-    command = [sys.executable, "-u", str(folder / "small.py"), str(folder)]
+    command = [sys.executable, "-u", str(folder / "small.py"), str(folder), *how]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -161,7 +179,7 @@ def without_times(folder):
     """What two runs must have in common."""
     runs = {path.stem: json.loads(path.read_text()) for path in (folder / "results").glob("*.json")}
     for run in runs.values():
-        for name in ("seconds_per_epoch", "date", "width_16"):
+        for name in ("seconds_per_epoch", "seconds", "date", "width_16"):
             run.pop(name, None)
         for name in ("seconds_per_step", "peak_gigabytes"):
             run["metrics"].pop(name, None)
@@ -175,22 +193,21 @@ def test_killed_results_go_on_and_end_as_if_nothing_had_happened(tmp_path):
     assert re.search(r"grey, mean_color, full_net, mse_w16_seed0.*: about \d+ minutes in all", output)
     assert output.index("minutes in all") < output.index("epoch 1")
 
-    killed = start(tmp_path / "killed")
-    seen = ""
-    for line in killed.stdout:
-        seen += line
-        if "mse_w16_seed1\n" in seen and "epoch 2" in seen.split("mse_w16_seed1\n")[1]:
-            os.kill(killed.pid, signal.SIGKILL)
-            break
-    killed.communicate(timeout=60)
-    assert killed.returncode == -signal.SIGKILL
-    assert (tmp_path / "killed" / "results" / "mse_w16_seed0.json").is_file()
-    assert not (tmp_path / "killed" / "results" / "mse_w16_seed1.json").exists()
+    killed = start(tmp_path / "killed", "wait")
+    try:
+        assert "kill me\n" in iter(killed.stdout.readline, ""), "it ended before it could be killed"
+    finally:
+        killed.kill()
+        killed.communicate(timeout=60)
+    finished = {path.stem for path in (tmp_path / "killed" / "results").glob("*.json")}
+    assert finished == {"grey", "mean_color", "full_net", "mse_w16_seed0"}
 
     again = start(tmp_path / "killed")
     output = again.communicate(timeout=300)[0]
     assert again.returncode == 0, output
-    assert "mse_w16_seed0 is measured already" in output and "going on after epoch" in output
+    assert "measured already: grey, mean_color, full_net, mse_w16_seed0" in output
+    resumed = output.split("\nmse_w16_seed1\n")[1].split("\nmse_w16_seed2\n")[0]
+    assert "going on after epoch 2\nepoch 3:" in resumed and "epoch 1:" not in resumed
     assert without_times(tmp_path / "killed") == without_times(tmp_path / "whole")
     for path in (tmp_path / "killed" / "results").glob("*.json"):
         numbers = [x for x in json.loads(path.read_text())["metrics"].values() if isinstance(x, float)]
@@ -199,5 +216,6 @@ def test_killed_results_go_on_and_end_as_if_nothing_had_happened(tmp_path):
 
 def test_results_say_what_is_missing(tmp_path):
     command = [sys.executable, str(ROOT / "tools" / "results.py"), str(tmp_path / "nowhere")]
-    done = subprocess.run(command, capture_output=True, text=True)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert done.returncode == 1 and "name the one that holds cifar-100-python" in done.stderr

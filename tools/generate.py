@@ -107,6 +107,10 @@ def conventions() -> str:
     )
 
 
+def duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.2g} s"
+
+
 def cost() -> str:
     """What a training step costs, as measured by `make results`."""
     run = result("full_net")
@@ -115,9 +119,9 @@ def cost() -> str:
     epoch = small["seconds_per_step"] * seeds()[0]["data"]["train"] / settings["batch_size"]
     return (
         f"On {where}, a training step of the full net ({full['parameters']:,} parameters, {settings['batch_size']} pictures of "
-        f"32 × 32) takes about {full['seconds_per_step']:.2g} s, and its process peaks at {full['peak_gigabytes']['process']:.1f} GB "
+        f"32 × 32) takes about {duration(full['seconds_per_step'])}, and its process peaks at {full['peak_gigabytes']['process']:.1f} GB "
         f"over {settings['steps']} steps. The same net at width 16 steps {full['seconds_per_step'] / small['seconds_per_step']:.0f} "
-        f"times as fast and peaks at {small['peak_gigabytes']['process']:.1f} GB: an epoch of CIFAR-100 in about {epoch:.2g} s."
+        f"times as fast and peaks at {small['peak_gigabytes']['process']:.1f} GB: an epoch of CIFAR-100 in about {duration(epoch)}."
     )
 
 

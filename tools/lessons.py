@@ -24,6 +24,10 @@ KNOB = re.compile(r"^([A-Z_]+) = (.+?)(  # @param .*)$", re.M)
 QUIET = {"TQDM_DISABLE": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 
 
+def read(path: Path):
+    return nbformat.read(path, as_version=4)
+
+
 def knobs(notebook) -> dict[str, str]:
     """The settings of a lesson and their literals."""
     return {
@@ -56,7 +60,7 @@ def execute(
 
     `watch` makes a figure without a title complain on stderr.
     """
-    notebook = nbformat.read(source, as_version=4)
+    notebook = read(source)
     set_knobs(notebook, values or {})
     arguments = ["--log-level=ERROR"]  # else the kernel warns of TCP on this machine
     if watch:
@@ -152,7 +156,7 @@ def refresh() -> None:
     seconds, results = {}, ""
     for path in lessons():
         print(path.name, flush=True)
-        original = nbformat.read(path, as_version=4)
+        original = read(path)
         start = time.perf_counter()
         notebook = execute(path, checkpoints / path.name, values, watch=True)
         results = results_of(notebook) or results
@@ -198,7 +202,7 @@ def clean(notebook) -> None:
 
 def parse(pairs: list[str]) -> dict:
     """NAME=VALUE pairs as knobs; values are Python literals or plain text."""
-    known = set().union(*(knobs(nbformat.read(path, as_version=4)) for path in lessons()))
+    known = set().union(*(knobs(read(path)) for path in lessons()))
     values = {}
     for pair in pairs:
         name, _, text = pair.partition("=")

@@ -223,10 +223,13 @@ def estimate(images: Images, names: list[str]) -> float:
 
 def main(folder) -> None:
     images, at = load(folder), commit()
-    names = [name for name in RUNS if not (WORK / f"{name}.json").is_file()]
-    if len(names) < len(RUNS):
-        print(f"measured already: {', '.join(name for name in RUNS if name not in names)}")
+    done = {name: WORK / f"{name}.json" for name in RUNS if (WORK / f"{name}.json").is_file()}
+    if done:
+        print(f"measured already: {', '.join(done)}")
         print(f"(to measure again, delete {WORK}/*.json; to train again, the whole folder)")
+    for name, path in done.items():
+        write(RESULTS / f"{name}.json", json.loads(path.read_text(encoding="utf-8")))
+    names = [name for name in RUNS if name not in done]
     if names:
         print(f"{', '.join(names)}: about {estimate(images, names) / 60:.0f} minutes in all", flush=True)
     for name in names:
@@ -249,8 +252,7 @@ def main(folder) -> None:
         }
         print(json.dumps(run["metrics"], indent=1), flush=True)
         write(WORK / f"{name}.json", run)
-    for name in RUNS:
-        write(RESULTS / f"{name}.json", json.loads((WORK / f"{name}.json").read_text(encoding="utf-8")))
+        write(RESULTS / f"{name}.json", run)
     print(f"\nin {RESULTS}: {', '.join(f'{name}.json' for name in RUNS)}")
 
 
