@@ -3,7 +3,7 @@ PY := .venv/bin/python
 KNOBS ?=
 DATA ?= data
 
-.PHONY: setup run test lab lessons generate results bench
+.PHONY: setup run test lab lessons generate colab results bench
 .DELETE_ON_ERROR:
 
 setup: .venv/dev  ## everything, for working on the course
@@ -39,6 +39,9 @@ lessons: .venv/dev  ## export, execute and clean the committed lessons
 
 generate: .venv/run  ## addresses, from pyproject.toml, and tables and plots, from data/results
 	$(PY) tools/generate.py
+
+colab: .venv/dev  ## every lesson, twice, with exactly Colab's versions: today's and the oldest
+	$(PY) tools/colab.py
 
 results: .venv/run  ## measure on the real CIFAR-100, restartable (DATA=folder that holds cifar-100-python)
 	$(PY) tools/results.py "$(DATA)"

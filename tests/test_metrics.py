@@ -21,6 +21,7 @@ from colorize_utils.metrics import (
     evaluate,
     measure,
     psnr,
+    rarity,
     score_table,
     ssim,
 )
@@ -164,6 +165,13 @@ def test_frequency_counts_every_pixel_and_lies_along_b_and_a():
     peak = math.exp(0) / sum(math.exp(-(x**2) / 0.5) for x in range(-2, 3))
     assert frequency[18, 19].item() == pytest.approx(0.75 * peak**2, rel=1e-4)
     assert frequency[11, 11].item() == pytest.approx(0.25 * peak**2, rel=1e-4)
+
+
+def test_a_colour_never_seen_weighs_a_million_and_not_infinitely_much():
+    frequency = color_frequency(torch.full((2, 3, 4, 4), 128, dtype=torch.uint8))
+    vivid = torch.full((1, 2, 1, 1), 0.5)
+    assert rarity(vivid, frequency).item() == pytest.approx(1e6)
+    assert 1 < rarity(0 * vivid, frequency).item() < 2
 
 
 def test_colorfulness_is_the_signed_formula(photos):

@@ -55,6 +55,7 @@ def execute(
     folder: Path = NOTEBOOKS,
     env: dict | None = None,
     watch: bool = False,
+    kernel: str = "python3",
 ):
     """Run a lesson on a fresh kernel in `folder`, keep it at `target` (also if it fails), return the notebook.
 
@@ -69,7 +70,7 @@ def execute(
         client = NotebookClient(
             notebook,
             timeout=None,
-            kernel_name="python3",
+            kernel_name=kernel,
             record_timing=False,
             extra_arguments=arguments,
             resources={"metadata": {"path": str(folder)}},
