@@ -26,12 +26,12 @@ GOOGLE = "def mount(*_, **__):\n    raise NotImplementedError('a stand-in for Co
 
 
 def uv(*arguments) -> str:
-    """What uv prints; its own message if it fails."""
+    """What uv prints and reports; its own message if it fails."""
     program = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
     done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"uv {' '.join(map(str, arguments))} failed:\n{done.stderr}")
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 def interpreter(version: str) -> str:
@@ -70,7 +70,7 @@ def kernel(name: str, python: Path, folder: Path) -> dict:
     (stand_in / "__init__.py").touch()
     (stand_in / "drive.py").write_text(GOOGLE)
     os.environ["JUPYTER_PATH"] = str(folder / "jupyter")
-    return {"PYTHONPATH": str(folder / "stand-in"), "VIRTUAL_ENV": "", "COLORIZE_REPO": ""}
+    return {"PYTHONPATH": str(folder / "stand-in"), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
 
 def twice(path: Path, target: Path) -> None:
@@ -96,11 +96,18 @@ def complaints(notebook) -> list[str]:
     return found
 
 
+def replaced_by_requirements(python: Path) -> list[str]:
+    """Packages of the twin that installing requirements.txt would replace."""
+    plan = uv("pip", "install", "--dry-run", "--python", python, "-r", ROOT / "requirements.txt")
+    return [line for line in plan.splitlines() if line.startswith(" - ")]
+
+
 def run(name: str) -> bool:
     """Every lesson in one twin; says what is wrong and returns whether nothing is."""
     python = build(name)
     before = uv("pip", "freeze", "--python", python)
-    bad = []
+    bad = replaced_by_requirements(python)
+    print(*(f"  requirements.txt would replace {line}" for line in bad), sep="\n", end="")
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         repository = folder / "repository"
