@@ -1,52 +1,62 @@
 PYTHON ?= python3
-PY := .venv/bin/python
+# "lowest" tests with the lowest versions that requirements.txt allows, "newest" with the newest that exist
+VERSIONS ?=
+VENV := .venv$(VERSIONS:%=-%)
+PY := $(VENV)/bin/python
+RESOLVE_lowest := --resolution lowest-direct
+RESOLVE_newest := --upgrade
 KNOBS ?=
 DATA ?= data
 
 .PHONY: setup run test lab lessons generate colab results bench
 .DELETE_ON_ERROR:
 
-setup: .venv/dev  ## everything, for working on the course
+setup: $(VENV)/dev  ## everything, for working on the course
 
-.venv/made:
+$(VENV)/made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)
 	touch $@
 
-.venv/run: .venv/made pyproject.toml requirements.txt
+$(VENV)/run: $(VENV)/made pyproject.toml requirements.txt
+ifneq ($(VERSIONS),)
+	@test -n "$(RESOLVE_$(VERSIONS))" || { echo "VERSIONS is lowest or newest, not $(VERSIONS)"; exit 1; }
+	$(PY) -m pip install --quiet uv
+	$(PY) -m uv pip install --quiet --python $(PY) $(RESOLVE_$(VERSIONS)) --requirements requirements.txt
+endif
 	$(PY) -m pip install --quiet --editable .
 	touch $@
 
-.venv/dev: .venv/run
+$(VENV)/dev: $(VENV)/run
 	$(PY) -m pip install --quiet --editable '.[dev]'
 	touch $@
 
-run: .venv/run  ## the lessons on the shipped photographs, a table and a picture (KNOBS="DATA=cifar100 EPOCHS=10")
+run: $(VENV)/run  ## the lessons on the shipped photographs, a table and a picture (KNOBS="DATA=cifar100 EPOCHS=10")
 	$(PY) tools/lessons.py run $(KNOBS)
 
-test: .venv/dev  ## lint, every test, every lesson with its knobs turned down
+test: $(VENV)/dev  ## lint, every test, every lesson with its knobs turned down
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m pytest
 
-lab: .venv/run  ## JupyterLab
+lab: $(VENV)/run  ## JupyterLab
 	$(PY) -m jupyter lab notebooks
 
-lessons: .venv/dev  ## export, execute and clean the committed lessons
+lessons: $(VENV)/dev  ## export, execute and clean the committed lessons
 	$(PY) -m ruff check --fix --quiet notebooks
 	$(PY) -m ruff format --quiet notebooks
 	$(PY) tools/lessons.py refresh
 
-generate: .venv/run  ## addresses, from pyproject.toml, and tables and plots, from data/results
+generate: $(VENV)/run  ## addresses, from pyproject.toml, and tables and plots, from data/results
 	$(PY) tools/generate.py
 
-colab: .venv/dev  ## every lesson, twice, with exactly Colab's versions: today's and the oldest
+colab: $(VENV)/dev  ## every lesson, twice, with exactly Colab's versions: today's and the oldest
 	$(PY) tools/colab.py
 
-results: .venv/run  ## measure on the real CIFAR-100, restartable (DATA=folder that holds cifar-100-python)
+results: $(VENV)/run  ## measure on the real CIFAR-100, restartable (DATA=folder that holds cifar-100-python)
 	$(PY) tools/results.py "$(DATA)"
 	$(PY) tools/generate.py
 
-bench: .venv/run  ## speed beside a peer or the limit, as ratios
+bench: $(VENV)/run  ## speed beside a peer or the limit, as ratios
 	for file in benchmarks/[a-z]*.py; do TQDM_DISABLE=1 $(PY) $$file || exit 1; done
 	$(PY) tools/generate.py
