@@ -91,7 +91,7 @@ def test_a_lesson_runs_in_jupyterlab(path, page, server):
         ".jp-Notebook-ExecutionIndicator[data-status=idle]", state="attached", timeout=60_000
     )
     cells = sum(cell.cell_type == "code" for cell in tool.read(path).cells)
-    assert page.locator(".jp-Notebook .jp-CodeCell").count() == cells
+    sync_api.expect(page.locator(".jp-Notebook .jp-CodeCell")).to_have_count(cells, timeout=60_000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
     limit = time.monotonic() + 180
