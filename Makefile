@@ -3,6 +3,7 @@ PYTHON ?= python3
 VERSIONS ?=
 VENV := .venv$(VERSIONS:%=-%)
 PY := $(VENV)/bin/python
+INSTALL := $(PY) -m $(if $(VERSIONS),uv pip install --python $(PY),pip install) --quiet
 RESOLVE_lowest := --resolution lowest-direct
 RESOLVE_newest := --upgrade
 KNOBS ?=
@@ -22,13 +23,13 @@ $(VENV)/run: $(VENV)/made pyproject.toml requirements.txt
 ifneq ($(VERSIONS),)
 	@test -n "$(RESOLVE_$(VERSIONS))" || { echo "VERSIONS is lowest or newest, not $(VERSIONS)"; exit 1; }
 	$(PY) -m pip install --quiet uv
-	$(PY) -m uv pip install --quiet --python $(PY) $(RESOLVE_$(VERSIONS)) --requirements requirements.txt
+	$(INSTALL) $(RESOLVE_$(VERSIONS)) --requirements requirements.txt
 endif
-	$(PY) -m pip install --quiet --editable .
+	$(INSTALL) --editable .
 	touch $@
 
 $(VENV)/dev: $(VENV)/run
-	$(PY) -m pip install --quiet --editable '.[dev]'
+	$(INSTALL) --editable '.[dev]'
 	touch $@
 
 run: $(VENV)/run  ## the lessons on the shipped photographs, a table and a picture (KNOBS="DATA=cifar100 EPOCHS=10")

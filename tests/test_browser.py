@@ -43,17 +43,24 @@ def course(tmp_path_factory):
 def server(course, tmp_path_factory):
     """JupyterLab on this machine: its address, with the token."""
     home = tmp_path_factory.mktemp("jupyter")
-    settings = home / "settings" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
-    settings.parent.mkdir(parents=True)
-    settings.write_text(json.dumps({"windowingMode": "none"}))  # else only what is on the screen exists
+    settings = {
+        "notebook-extension/tracker": {
+            "windowingMode": "none"
+        },  # else only what is on the screen exists
+        "apputils-extension/notification": {"fetchNews": "false"},
+    }
+    for name, values in settings.items():
+        file = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(values))
     folders = {
         name: str(home / name)
         for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
     }
-    env = {**os.environ, **folders, "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"), "MPLBACKEND": ""}
-    env = {name: value for name, value in env.items() if value}
+    env = {**os.environ, **folders, "JUPYTERLAB_SETTINGS_DIR": str(home / "settings")}
+    env.pop("MPLBACKEND", None)  # the tests set it; a reader has none
     command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--port=0", "--ip=127.0.0.1",
-               f"--ServerApp.root_dir={course}", "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]  # fmt: skip
+               f"--ServerApp.root_dir={course}", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]  # fmt: skip
     process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
     address = next(
         (

@@ -175,6 +175,43 @@ def test_bootstrap_clones_shallowly_and_only_once(elsewhere, tmp_path):
     assert (clone / "mine.txt").is_file()
 
 
+def test_bootstrap_in_a_folder_with_spaces_and_accents_beside_an_older_copy(elsewhere, tmp_path):
+    _, env = elsewhere
+    older = tmp_path / "site-packages"
+    (older / "colorize_utils").mkdir(parents=True)
+    (older / "colorize_utils" / "__init__.py").write_text("raise ImportError('this is the older copy')")
+    folder = tmp_path / "Übung 1, été"
+    folder.mkdir()
+    program = (
+        code(read(LESSONS[0]))[0].source + "\nimport colorize_utils.lab as lab\nprint(lab.__file__)"
+    )
+    environment = {**os.environ, **env, "PYTHONPATH": os.pathsep.join([env["PYTHONPATH"], str(older)])}
+    command = [sys.executable, "-X", "utf8", "-c", program]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, encoding="utf-8"
+    )
+    assert str(folder / "image-colorization-unet" / "colorize_utils" / "lab.py") in done.stdout, (
+        done.stderr
+    )
+
+
+def test_bootstrap_in_an_unpacked_zip_needs_no_git(elsewhere, tmp_path):
+    _, env = elsewhere
+    unpacked = tmp_path / "image-colorization-unet-main"
+    copy_course(unpacked)
+    done = bootstrap(unpacked / "notebooks", **{**env, "PATH": str(tmp_path)})
+    assert done.stdout == "The course is in ..\n", done.stderr
+
+
+def test_bootstrap_where_nothing_can_be_written_says_so(elsewhere, tmp_path):
+    _, env = elsewhere
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / "image-colorization-unet").write_text("a file where the clone should go")
+    done = bootstrap(blocked, **env)
+    assert "Could not fetch the course." in done.stderr and "as a zip" in done.stderr
+
+
 def test_lesson_05_trains_itself_where_there_is_no_checkpoint(tmp_path):
     notebook = tool.execute(LESSONS[4], values={**QUICK, "CHECKPOINT_DIR": str(tmp_path)})
     no_complaints(notebook)
