@@ -163,6 +163,9 @@ def color_frequency(pictures, batch_size: int = 256) -> torch.Tensor:
     Returns:
         (23, 23) on the CPU, rows along b and columns along a, both -110..110. The sum is 1, but for
         what the blur carries over the edge.
+
+    Raises:
+        ValueError: there are no pictures.
     """
     need_pictures(pictures)
     counts = torch.zeros(23 * 23, dtype=torch.long)
@@ -206,6 +209,9 @@ def colorfulness(rgb: torch.Tensor) -> torch.Tensor:
 
     Args:
         rgb: (B, 3, H, W), uint8 or float in 0..1.
+
+    Raises:
+        TypeError, ValueError: as for `psnr`.
     """
     r, g, b = (255 * check_pair(rgb, rgb)[0]).flatten(2).unbind(dim=1)  # (B, H * W) each
     red_green, yellow_blue = r - g, (r + g) / 2 - b  # signed, as in the paper
@@ -214,7 +220,11 @@ def colorfulness(rgb: torch.Tensor) -> torch.Tensor:
 
 # %% ../notebooks/06_measuring_color.ipynb #15cbbbce
 class PaintMean(nn.Module):
-    """A trivial answer: every pixel gets the mean ab of the given training pictures, uint8 (N, 3, H, W)."""
+    """A trivial answer: every pixel gets the mean ab of the given training pictures, uint8 (N, 3, H, W).
+
+    Raises:
+        ValueError: there are no pictures.
+    """
 
     def __init__(self, pictures):
         super().__init__()
