@@ -31,6 +31,7 @@ MANY = rf"[\[(][\[(\s]*{NUMBER}(?:[\s,\[\]]+{NUMBER}){{10,}}"  # eleven numbers 
 CUT = rf"[\[(][\[(\s]*{NUMBER}[^()]*?[\s,\[]\.\.\."  # so many that the print left some out
 ARRAY = re.compile(rf"{MANY}|{CUT}", re.I)
 WRAPPER = re.compile(r"(?:np\.\w+|tensor)\(([^()\[\]]*)\)")  # np.float64(0.5), tensor(0.5)
+CLOCK = re.compile(r"perf_counter|monotonic\(|time\.time|timeit|%time|datetime\.now|elapsed_time")
 PLACE = re.compile(r"file:/\S*|(?<![\w/.<])(?:/\w[\w.-]*/|[A-Z]:[\\/]\w)\S*")
 
 
@@ -173,6 +174,18 @@ def knobs_in_one_cell(lesson):
         yield f"unknown knobs: {', '.join(sorted(unknown))}"
 
 
+def knobs_are_checked(lesson):
+    after = [c.source for before, c in zip(lesson.code, lesson.code[1:]) if "@param" in before.source]
+    if not any("\ncheck(globals())\n" in source for source in after):
+        yield "the cell after the settings does not check(globals())"
+
+
+def timings_are_tagged(lesson):
+    for cell in lesson.code:
+        if CLOCK.search(cell.source) and "timing" not in cell.metadata.get("tags", []):
+            yield f"a cell reads a clock without the tag timing: {cell.source[:60]!r}"
+
+
 def short_cells(lesson):
     for cell in lesson.code:
         if len(cell.source.splitlines()) > 40:
@@ -222,8 +235,8 @@ def has_its_parts(lesson):
 
 RULES = [
     executed_in_order, no_errors, notebook_format, unique_ids, kernelspec, no_widgets, badge_equals_path, small_file,
-    no_relative_images, same_bootstrap, local_links_exist, knobs_in_one_cell, short_cells, module_equals_lesson,
-    no_printed_arrays, no_places, has_its_parts,
+    no_relative_images, same_bootstrap, local_links_exist, knobs_in_one_cell, knobs_are_checked, timings_are_tagged, short_cells,
+    module_equals_lesson, no_printed_arrays, no_places, has_its_parts,
 ]  # fmt: skip
 
 

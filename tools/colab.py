@@ -18,7 +18,7 @@ from pathlib import Path
 
 import nbformat
 from generate import ROOT
-from lessons import execute, read
+from lessons import execute, read, text_of
 from nbclient.exceptions import CellExecutionError
 
 TWINS = json.loads((Path(__file__).with_name("colab.json")).read_text(encoding="utf-8"))["twins"]
@@ -40,7 +40,17 @@ def interpreter(version: str) -> str:
     folders = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob(
         f"versions/{version}.*/bin/python"
     )
-    return next((str(path) for path in sorted(folders)), version)
+    here = next((str(path) for path in sorted(folders)), version)
+    try:
+        uv("python", "find", here)
+    except SystemExit:
+        try:
+            uv("python", "install", here)
+        except SystemExit as error:
+            raise SystemExit(
+                f"Python {version} is missing: install it, with uv, pyenv or your system, and run again.\n{error}"
+            ) from None
+    return here
 
 
 def build(name: str) -> Path:
@@ -70,6 +80,9 @@ def kernel(name: str, python: Path, folder: Path) -> dict:
     stand_in.mkdir(parents=True)
     (stand_in / "__init__.py").touch()
     (stand_in / "drive.py").write_text(GOOGLE)
+    (folder / "stand-in" / "sitecustomize.py").write_text(
+        "import google.colab\n"
+    )  # as in Colab's kernels
     os.environ["JUPYTER_PATH"] = str(folder / "jupyter")
     return {"PYTHONPATH": str(folder / "stand-in"), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
@@ -94,6 +107,8 @@ def complaints(notebook) -> list[str]:
                 or re.search("warning|restart", text, re.I)
             ):
                 found.append(text)
+    if "Change runtime type" not in "".join(map(text_of, notebook.cells)):
+        found.append("nothing points to the GPU")
     return found
 
 

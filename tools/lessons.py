@@ -97,7 +97,7 @@ def without_progress_bars(notebook) -> None:
 
 
 def text_of(cell) -> str:
-    return "".join(output.get("text", "") for output in cell.outputs)
+    return "".join(output.get("text", "") for output in cell.get("outputs", []))
 
 
 def export() -> None:
@@ -182,6 +182,17 @@ def refresh() -> None:
     generate.main()
 
 
+def joined(outputs: list) -> list:
+    """What is printed in one go arrives in pieces, never twice the same: put them together."""
+    result = []
+    for output in outputs:
+        if result and output.output_type == "stream" and result[-1].get("name") == output.name:
+            result[-1].text += output.text
+        else:
+            result.append(output)
+    return result
+
+
 def clean(notebook) -> None:
     """Remove what would break GitHub's preview or make diffs noisy; refuse output that a reader should not see."""
     notebook.metadata = {
@@ -194,6 +205,8 @@ def clean(notebook) -> None:
     }
     for cell in notebook.cells:
         cell.metadata = {key: value for key, value in cell.metadata.items() if key == "tags"}
+        if "outputs" in cell:
+            cell.outputs = joined(cell.outputs)
         for output in cell.get("outputs", []):
             if output.get("name") == "stderr":
                 raise SystemExit(
