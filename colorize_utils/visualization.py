@@ -59,7 +59,7 @@ def compare(pictures, predictions, captions=None, per_row: int = 1) -> plt.Figur
         for k, (title, panel) in enumerate((("grey", grey), (caption, prediction), ("truth", picture))):
             axis = figure.add_subplot(grid[i // per_row, 3 * (i % per_row) + k])
             axis.imshow(panel.cpu().permute(1, 2, 0).numpy())
-            axis.set_title(title, fontsize=9 if per_row == 1 else 7)
+            axis.set_title(title, fontsize=9)
             axis.axis("off")
     return figure
 
