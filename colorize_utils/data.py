@@ -6,16 +6,14 @@ __all__ = ['SEEN', 'UNSEEN', 'Images', 'photograph', 'random_squares', 'split_sc
 
 # %% ../notebooks/01_data_loading.ipynb #33d57e43
 import hashlib
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .io.downloads import read_cifar
-from .io.photos import find_photos, read_squares
+from .io.downloads import fetch_dogs_vs_cats, read_cifar
+from .io.store import prepare
 
 
 class Images(NamedTuple):
@@ -103,36 +101,45 @@ def part_of(name: str) -> int:
     return max(name_hash(name) % 10 - 7, 0)
 
 
-def folder_images(folder, image_size: int = 32) -> Images:
-    """The middle squares of all pictures below `folder`; files that cannot be read are left out with a warning."""
-    paths = {path.relative_to(folder).as_posix(): path for path in find_photos(folder)}
-    names = sorted(paths, key=name_hash)
-    squares, kept, problems = read_squares([paths[name] for name in names], image_size)
-    if problems:
-        warnings.warn(
-            f"left out {len(problems)} of {len(paths)} files:\n" + "\n".join(problems), stacklevel=2
-        )
-    part = np.array([part_of(names[i]) for i in kept], dtype=int)
-    images = Images(*(squares[part == k] for k in range(3)))
+def folder_images(source, root="data", image_size: int = 32, skip_grey: bool = False) -> Images:
+    """The middle squares of all pictures in a folder or a zip, from the disk; prints which were left out, if any.
+
+    They are prepared once, into `root/stores`. With `skip_grey`, those without colour are left out.
+    """
+    place = Path(source).absolute()
+    address = f"{name_hash(str(place)):08x}"  # two folders may have the same name
+    store = prepare(
+        place,
+        image_size,
+        Path(root) / "stores" / f"{place.stem}_{address}_{image_size}px{'_color' if skip_grey else ''}",
+        order=lambda name: (part_of(name), name_hash(name)),
+        unwanted=is_grey if skip_grey else None,
+    )
+    if store.skipped:
+        print(store.report())
+    parts = [part_of(name) for name in store.names]
+    images = Images(*store.pictures.split([parts.count(part) for part in range(3)]))
     if 0 in map(len, images):
         raise ValueError(
-            f"{folder} gives {len(images.train)} train, {len(images.validation)} validation and {len(images.test)} "
+            f"{source} gives {len(images.train)} train, {len(images.validation)} validation and {len(images.test)} "
             "test pictures: each part needs at least one, so add pictures (a hundred will do)"
         )
     return images
 
 # %% ../notebooks/01_data_loading.ipynb #2e45c6e2
 def load_images(
-    name="sample", root="data", *, image_size: int = 32, seed: int = 0, download: bool = True
+    name="sample", root="data", *, image_size=32, seed=0, download=True, skip_grey=False
 ) -> Images:
-    """Load a data set as uint8 RGB, in memory.
+    """Load a data set as uint8 RGB: small sets in memory, folders and zips on the disk.
 
     Args:
-        name: "sample", "cifar10", "cifar100", "dogs-vs-cats", or the path of a folder of pictures.
-        root: where the data sets lie, and where downloads go.
+        name: "sample", "cifar10", "cifar100", "dogs-vs-cats", or the path of a folder or zip of pictures,
+            as it stands or below `root`.
+        root: where the data sets lie, and where downloads and prepared pictures go.
         image_size: side of the pictures in pixels; CIFAR's are always 32.
         seed: chooses the squares of the sample.
-        download: whether CIFAR may be fetched.
+        download: whether CIFAR and Dogs-vs-Cats may be fetched.
+        skip_grey: leave out pictures without colour (see `is_grey`).
 
     Raises:
         ValueError: the name or the size does not exist, a file is not the official one, or a part stays empty.
@@ -140,30 +147,32 @@ def load_images(
     """
     if image_size < 1:
         raise ValueError(f"image_size must be at least 1, not {image_size}")
-    if name == "sample":
-        return sample_images(image_size, seed)
-    if name in ("cifar10", "cifar100"):
-        if image_size != 32:
+    if name in ("sample", "cifar10", "cifar100"):
+        if name != "sample" and image_size != 32:
             raise ValueError(
                 f"{name} has pictures of 32 x 32 pixels: set IMAGE_SIZE = 32, not {image_size}"
             )
-        return cifar_images(name, root, download)
-    folder = Path(root) / "dogs-vs-cats" if name == "dogs-vs-cats" else Path(name).expanduser()
-    if not folder.is_dir():
-        if name == "dogs-vs-cats":
-            raise FileNotFoundError(
-                f"no folder {folder}: get train.zip from https://www.kaggle.com/c/dogs-vs-cats/data and unpack it there"
-            )
-        raise ValueError(
-            f"no data set is called {str(name)!r} and there is no folder {folder.absolute()}: "
-            'choose "sample", "cifar10", "cifar100", "dogs-vs-cats" or the path of a folder of pictures'
+        images = (
+            sample_images(image_size, seed) if name == "sample" else cifar_images(name, root, download)
         )
-    return folder_images(folder, image_size)
+        return Images(*(part[~is_grey(part)] for part in images)) if skip_grey else images
+    root = Path(root)
+    if name == "dogs-vs-cats":
+        place = fetch_dogs_vs_cats(root / name, download)
+    elif not (place := Path(name).expanduser()).exists():
+        place = root / place
+    if not str(name).strip() or not place.exists():
+        raise ValueError(
+            f"no data set is called {str(name)!r} and there is no folder or zip {place.absolute()}: choose "
+            '"sample", "cifar10", "cifar100", "dogs-vs-cats" or the path of a folder or zip of pictures'
+        )
+    return folder_images(place, root, image_size, skip_grey)
 
 # %% ../notebooks/01_data_loading.ipynb #05f86777
 def chroma(rgb: torch.Tensor) -> torch.Tensor:
     """Mean over each picture's pixels of max(R, G, B) - min(R, G, B): uint8 (N, 3, H, W) -> (N,), 0..255."""
-    return (rgb.amax(dim=1) - rgb.amin(dim=1)).float().mean(dim=(1, 2))
+    parts = rgb.split(256)  # a large set need not fit in memory
+    return torch.cat([(p.amax(dim=1) - p.amin(dim=1)).float().mean(dim=(1, 2)) for p in parts])
 
 # %% ../notebooks/01_data_loading.ipynb #8af9ee8d
 def is_grey(rgb: torch.Tensor, tolerance: float = 2) -> torch.Tensor:

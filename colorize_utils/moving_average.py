@@ -79,6 +79,16 @@ class MovingAverage:
             raise ValueError("no value yet: call update() before reading the average")
         return float(total / count)
 
+    def state_dict(self) -> dict:
+        """What it has seen, as plain numbers: goes into a checkpoint. On a GPU, this waits as `value` does."""
+        recent = [(float(weighted), n) for weighted, n in self._recent]
+        return {"sum": float(self._sum), "count": self._count, "recent": recent}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from what `state_dict` gave."""
+        self._sum, self._count = state["sum"], state["count"]
+        self._recent = deque(map(tuple, state["recent"]), maxlen=self.window)
+
     def __repr__(self) -> str:
         return (
             "MovingAverage(empty)"

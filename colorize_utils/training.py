@@ -4,15 +4,13 @@
 __all__ = ['batches', 'PaintGrey', 'validation_error', 'train_epoch', 'fit']
 
 # %% ../notebooks/04_training.ipynb #24f863fb
-import math
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
 from .io import checkpoint
+from .io.run import Run
 from .lab import to_network
 from .moving_average import MovingAverage
 
@@ -51,29 +49,30 @@ def validation_error(
     return average.value
 
 # %% ../notebooks/04_training.ipynb #4e963fe4
-def train_epoch(model, pictures, optimizer, loss, batch_size: int, generator) -> float:
+def train_epoch(model, pictures, optimizer, loss, batch_size: int, generator, run=None) -> float:
     """Show `model` all pictures, uint8 (N, 3, H, W), once; return the mean loss.
 
-    The generator shuffles them.
+    The generator shuffles them. The `run` holds the average, and knows how many steps are done already.
     """
+    run = run or Run(model, optimizer=optimizer)
     device = next(model.parameters()).device
-    average = MovingAverage()
+    rows = batches(len(pictures), batch_size, generator, pictures.device)
     model.train()
-    for index in tqdm(
-        batches(len(pictures), batch_size, generator, pictures.device), "epoch", leave=False
-    ):
+    for index in tqdm(rows[run.step :], "epoch", total=len(rows), initial=run.step, leave=False):
         L, ab = to_network(pictures[index].to(device))
         optimizer.zero_grad()
         error = loss(model(L), ab)
         error.backward()
         optimizer.step()
-        average.update(error, n=len(index))
-    return average.value
+        run.average.update(error, n=len(index))
+        run.after_step()
+    return run.average.value
 
 # %% ../notebooks/04_training.ipynb #c9a74f10
 def fit(
-    model, images, *, epochs, loss=F.mse_loss, batch_size=64, learning_rate=1e-3, seed=0, folder=None
-) -> dict:
+    model, images, *, epochs, loss=F.mse_loss, batch_size=64, learning_rate=1e-3, seed=0,
+    folder=None, save_minutes=5,
+) -> dict:  # fmt: skip
     """Train `model` with Adam on its device; print and return the mean losses of each epoch since the start.
 
     Args:
@@ -81,31 +80,24 @@ def fit(
         loss: a callable (output, ab) -> the mean error of the batch.
         seed: of the order of the pictures; the weights are the model's own.
         folder: where last.pt and best.pt go; a run that is there already is continued.
+        save_minutes: time between saves of last.pt within an epoch.
 
     Raises:
         ValueError: a setting makes no sense, or last.pt is of another net, other settings or pictures.
-        FloatingPointError: the loss is no longer finite; last.pt still holds the epoch before.
+        FloatingPointError: the loss is no longer finite. MemoryError: the batch is too large.
+        KeyboardInterrupt: you stopped it; with a folder, what is done is kept.
     """
     if min(epochs, batch_size, learning_rate, len(images.train), len(images.validation)) <= 0:
-        raise ValueError("epochs, batch size, learning rate and both image sets must not be 0")
+        raise ValueError("epochs, batch size, learning rate and both image sets must be above 0")
     settings = dict(batch_size=batch_size, learning_rate=learning_rate, seed=seed)
     settings["loss"] = getattr(loss, "__name__", repr(loss))
     settings["pictures"] = checkpoint.fingerprint(images.train)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-    info = {"settings": settings, "history": {"train": [], "validation": []}}
-    if folder and (Path(folder) / "last.pt").is_file():
-        info = checkpoint.restore(Path(folder) / "last.pt", model, optimizer, settings)
-        print("going on after epoch", len(info["history"]["train"]))
-    train, validation = info["history"].values()
-    for epoch in range(len(train), epochs):
-        order = torch.Generator().manual_seed(1000 * seed + epoch)
-        train.append(train_epoch(model, images.train, optimizer, loss, batch_size, order))
-        validation.append(validation_error(model, images.validation, loss, batch_size))
-        print(f"epoch {epoch + 1}: train {train[-1]:.5f}, validation {validation[-1]:.5f}")
-        if not math.isfinite(train[-1] + validation[-1]):
-            raise FloatingPointError(f"not finite: use a learning rate below {learning_rate:g}")
-        if folder and validation[-1] == min(validation):
-            checkpoint.save(Path(folder) / "best.pt", model, info)
-        if folder:
-            checkpoint.save(Path(folder) / "last.pt", model, info, optimizer=optimizer.state_dict())
-    return info["history"]
+    with Run(model, folder, settings, save_minutes=save_minutes, optimizer=optimizer) as run:
+        for epoch in range(run.epoch, epochs):
+            order = torch.Generator().manual_seed(1000 * seed + epoch)
+            train = train_epoch(model, images.train, optimizer, loss, batch_size, order, run)
+            validation = validation_error(model, images.validation, loss, batch_size)
+            print(f"epoch {epoch + 1}: train {train:.5f}, validation {validation:.5f}")
+            run.end_epoch(train, validation)
+    return run.history

@@ -78,8 +78,8 @@ def test_missing_and_foreign_files_are_named(tmp_path):
 
 def test_only_a_last_checkpoint_can_be_continued(saved):
     model, path = saved
-    with pytest.raises(ValueError, match="no optimiser state: only a last.pt"):
-        checkpoint.restore(path, model, torch.optim.Adam(model.parameters()), {"seed": 3})
+    with pytest.raises(ValueError, match="no state of optimizer, position: only a last.pt"):
+        checkpoint.restore(path, model, {"seed": 3}, optimizer=torch.optim.Adam(model.parameters()))
 
 
 def test_fingerprints_tell_sets_apart(tiny):
@@ -100,4 +100,4 @@ def test_another_normalisation_is_refused(saved, monkeypatch):
 def test_another_width_is_refused(saved):
     _, path = saved
     with pytest.raises(ValueError, match="base_width=2, the model has base_width=4"):
-        checkpoint.restore(path, UNet(base_width=4), None, {})
+        checkpoint.restore(path, UNet(base_width=4), {})

@@ -3,10 +3,10 @@ import hashlib
 import http.server
 import io
 import pickle
+import shutil
 import socket
 import tarfile
 import threading
-import warnings
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from PIL import Image
 
 from colorize_utils import data
 from colorize_utils.data import SEEN, UNSEEN, chroma, is_grey, load_images, part_of, photograph
+from colorize_utils.io.photos import read_square
 
 
 def test_the_sample_needs_no_network_and_repeats_itself(monkeypatch):
@@ -202,12 +203,13 @@ def as_set(pictures):
 
 
 def test_a_folder_is_split_by_name_and_new_files_move_nobody(folder):
-    before = load_images(str(folder), image_size=24)
-    assert sum(map(len, before)) == 60 and before.train.shape[1:] == (3, 24, 24)
-    assert len(before.train) > 35
+    root = folder.parent / "data"
+    before = [part.clone() for part in load_images(str(folder), root, image_size=24)]
+    assert sum(map(len, before)) == 60 and before[0].shape[1:] == (3, 24, 24)
+    assert len(before[0]) > 35
     for i in range(40):
         Image.new("RGB", (30, 30), (i, 200, 9)).save(folder / f"new_{i}.png")
-    after = load_images(folder, image_size=24)
+    after = load_images(folder, root, image_size=24)
     assert sum(map(len, after)) == 100
     assert all(as_set(old) <= as_set(new) for old, new in zip(before, after))
 
@@ -217,20 +219,55 @@ def test_part_of_is_80_10_10():
     assert counts == pytest.approx([0.8, 0.1, 0.1], abs=0.01)
 
 
-def test_dogs_vs_cats_is_a_folder_below_the_root(folder):
+def test_the_order_depends_on_the_names_alone(folder, tmp_path):
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.*")]
+    images = load_images(folder, tmp_path, image_size=16)
+    for k, part in enumerate(images):
+        inside = sorted((name for name in names if part_of(name) == k), key=data.name_hash)
+        squares = np.stack([read_square(folder / name, 16) for name in inside])
+        assert np.array_equal(part.numpy(), squares)
+
+
+def test_dogs_vs_cats_lies_below_the_root(folder):
     folder.rename(folder.parent / "dogs-vs-cats")
-    assert sum(map(len, load_images("dogs-vs-cats", folder.parent, image_size=16))) == 60
+    root = folder.parent
+    images = load_images("dogs-vs-cats", root, image_size=16, download=False)
+    assert sum(map(len, images)) == 60
+    packed = shutil.make_archive(root / "train", "zip", root / "dogs-vs-cats")
+    shutil.rmtree(root / "dogs-vs-cats")
+    (root / "dogs-vs-cats").mkdir()
+    shutil.move(packed, root / "dogs-vs-cats")
+    again = load_images("dogs-vs-cats", root, image_size=16, download=False)
+    assert all(torch.equal(a, b) for a, b in zip(images, again))
+    (root / "img_align_celeba.zip").write_bytes((root / "dogs-vs-cats" / "train.zip").read_bytes())
+    faces = load_images("img_align_celeba.zip", root, image_size=16)  # as data/img_align_celeba.zip
+    assert all(torch.equal(a, b) for a, b in zip(images, faces))
 
 
-def test_unreadable_files_are_left_out_and_listed(folder):
+def test_unreadable_files_are_left_out_and_listed(folder, tmp_path, capsys):
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "text.png").write_text("not a picture")
-    whole = next(folder.glob("*/*.jpg")).read_bytes()
-    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    with pytest.warns(UserWarning, match="left out 3 of 63 files") as told:
-        images = load_images(folder, image_size=16)
+    images = load_images(folder, tmp_path, image_size=16)
     assert sum(map(len, images)) == 60
-    assert all(name in str(told[0].message) for name in ("empty.jpg", "text.png", "cut.jpg"))
+    said = capsys.readouterr().out
+    assert "found 62 pictures, used 60, left out 2" in said
+    assert "empty.jpg: not a picture" in said and "text.png: not a picture" in said
+
+
+def test_grey_pictures_can_be_left_out_of_any_set(folder, tmp_path):
+    for i in range(30):
+        Image.new("L", (30, 30), 8 * i).save(folder / f"grey_{i}.png")
+    assert sum(map(len, load_images(folder, tmp_path, image_size=16))) == 90
+    images = load_images(folder, tmp_path, image_size=16, skip_grey=True)
+    assert sum(map(len, images)) == 60 and not any(is_grey(part).any() for part in images)
+    whole, colourful = load_images("sample"), load_images("sample", skip_grey=True)
+    assert len(colourful.validation) == 290 and len(whole.validation) == 300
+
+
+def test_a_folder_that_has_all_in_one_place_is_read_from_the_disk(folder, tmp_path):
+    images = load_images(folder, tmp_path, image_size=16)
+    (store,) = (tmp_path / "stores").glob("photos_*_16px")
+    assert np.array_equal(np.load(store / "pictures.npy"), torch.cat(images).numpy())
 
 
 def test_every_kind_of_picture_is_read_upright_as_rgb(tmp_path):
@@ -250,42 +287,37 @@ def test_every_kind_of_picture_is_read_upright_as_rgb(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: show it rotated by 90 degrees
     red.rotate(90, expand=True).save(tmp_path / "turned.jpg", exif=exif, quality=95)
-    from colorize_utils.io.photos import find_photos, read_squares
-
-    paths = find_photos(tmp_path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        squares, kept, problems = read_squares(paths, 10)
-    assert problems == [] and len(squares) == len(paths) == 8
-    for path, square in zip(paths, squares.float()):
+    squares = {path.stem: read_square(path, 10).astype(float) for path in tmp_path.iterdir()}
+    assert len(squares) == 8
+    for name, square in squares.items():
         left, right = square[:, 5, 1].tolist(), square[:, 5, 8].tolist()
-        if path.stem in ("grey", "one_bit", "sixteen_bit"):
+        if name in ("grey", "one_bit", "sixteen_bit"):
             assert left[0] == left[1] == left[2]
         else:
-            assert left == pytest.approx([255, 0, 0], abs=30), path.name
-            assert right == pytest.approx([0, 0, 255], abs=30), path.name
-    by_name = {path.stem: square for path, square in zip(paths, squares)}
-    assert torch.equal(by_name["sixteen_bit"], by_name["grey"])
+            assert left == pytest.approx([255, 0, 0], abs=30), name
+            assert right == pytest.approx([0, 0, 255], abs=30), name
+    assert np.array_equal(squares["sixteen_bit"], squares["grey"])
 
 
 @pytest.mark.parametrize(
     "name, error, says",
     [
         ("cifar1000", ValueError, "no data set is called 'cifar1000' and there is no folder .*: choose"),
-        ("dogs-vs-cats", FileNotFoundError, "get train.zip from"),
+        ("dogs-vs-cats", FileNotFoundError, "kagglecatsanddogs_5340.zip"),
+        ("", ValueError, "no data set is called ''"),
     ],
 )
 def test_unknown_and_absent_sets_are_named(tmp_path, name, error, says):
     with pytest.raises(error, match=says):
-        load_images(name, tmp_path)
+        load_images(name, tmp_path, download=False)
 
 
 def test_folders_without_enough_pictures_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no picture in"):
-        load_images(tmp_path)
+        load_images(tmp_path, tmp_path)
     Image.new("RGB", (9, 9)).save(tmp_path / "one.png")
     with pytest.raises(ValueError, match="each part needs at least one"):
-        load_images(tmp_path)
+        load_images(tmp_path, tmp_path)
 
 
 def test_sizes_that_cannot_be_are_named(tmp_path):

@@ -133,28 +133,11 @@ def test_other_settings_are_refused_by_name(tiny, tmp_path):
         fit(fresh(4), tiny, epochs=2, folder=tmp_path)
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_epoch(tiny, tmp_path):
-    fit(fresh(), tiny, epochs=1, folder=tmp_path)
-
-    def mse_loss(output, ab):
-        return F.mse_loss(output, ab) * math.nan
-
-    with pytest.raises(FloatingPointError, match="use a learning rate below 0.001"):
-        fit(fresh(), tiny, epochs=2, loss=mse_loss, folder=tmp_path)
-    assert len(checkpoint.load(tmp_path / "last.pt")[1]["history"]["train"]) == 1
-
-
-def test_weights_that_the_last_step_of_an_epoch_destroys_are_not_kept(tiny, tmp_path):
-    with pytest.raises(FloatingPointError):
-        fit(fresh(), tiny, epochs=2, batch_size=70, learning_rate=1e30, folder=tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}, {"learning_rate": 0.0}])
 def test_settings_of_nothing_are_refused(tiny, wrong):
-    with pytest.raises(ValueError, match="must not be 0"):
+    with pytest.raises(ValueError, match="must be above 0"):
         fit(fresh(), tiny, **{"epochs": 1, **wrong})
-    with pytest.raises(ValueError, match="must not be 0"):
+    with pytest.raises(ValueError, match="must be above 0"):
         fit(fresh(), Images(tiny.train[:0], tiny.validation, tiny.test), epochs=1)
 
 

@@ -1,4 +1,4 @@
-"""Train and measure on the real CIFAR-100, one JSON a run into data/results/.
+"""Train and measure on the real CIFAR-100, and on Dogs vs. Cats where it is there, one JSON a run into data/results/.
 
 What is finished, and the checkpoints of what is not, lie in data/runs/results/: a killed measurement goes on from
 there, and deleting that folder measures everything anew.
@@ -33,6 +33,7 @@ SETTINGS = {"base_width": 16, "loss": "MSE", "optimizer": "Adam"}
 SETTINGS |= {"epochs": 10, "batch_size": 64, "learning_rate": 1e-3}
 SEEDS = (0, 1, 2)
 STEPS = 100  # of the full net
+PHOTOGRAPHS = {**SETTINGS, "image_size": 128, "epochs": 30, "batch_size": 16}
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -198,6 +199,27 @@ def full_net(images: Images) -> dict:
     return {"seed": 0, "settings": settings, "metrics": found[64], "width_16": found[16]}
 
 
+def photographs(folder) -> dict:
+    """Dogs vs. Cats through the store, by the weights of the best epoch on validation, beside two trivial answers."""
+    images = load_images("dogs-vs-cats", folder, image_size=PHOTOGRAPHS["image_size"], download=False)
+    torch.manual_seed(0)
+    model, place = UNet(base_width=PHOTOGRAPHS["base_width"]).to(DEVICE), WORK / "dogs_vs_cats"
+    chosen = {key: PHOTOGRAPHS[key] for key in ("epochs", "batch_size", "learning_rate")}
+    history = fit(model, images, folder=place, **chosen)
+    model, info = checkpoint.load(place / "best.pt", DEVICE)
+    painters = {"grey": PaintGrey(), "mean_color": PaintMean(images.train), "unet": model}
+    return {
+        "data": {
+            "name": "dogs-vs-cats",
+            **{part: len(pictures) for part, pictures in images._asdict().items()},
+        },
+        "seed": 0,
+        "settings": {**PHOTOGRAPHS, "best_epoch": len(info["history"]["train"])},
+        "curves": {part: [round(x, 6) for x in curve] for part, curve in history.items()},
+        "metrics": {name: scores(painter, images) for name, painter in painters.items()},
+    }
+
+
 RUNS = {"grey": grey, "mean_color": mean_color, "full_net": full_net}
 RUNS |= {f"mse_w16_seed{seed}": seeded(seed) for seed in SEEDS}
 
@@ -223,6 +245,10 @@ def estimate(images: Images, names: list[str]) -> float:
 
 def main(folder) -> None:
     images, at = load(folder), commit()
+    if (Path(folder) / "dogs-vs-cats").is_dir():
+        RUNS["dogs_vs_cats"] = lambda _: photographs(folder)
+    else:
+        print(f"no {Path(folder) / 'dogs-vs-cats'}: its run is left out")
     done = {name: WORK / f"{name}.json" for name in RUNS if (WORK / f"{name}.json").is_file()}
     if done:
         print(f"measured already: {', '.join(done)}")
@@ -237,9 +263,10 @@ def main(folder) -> None:
         start = time.perf_counter()
         found = RUNS[name](images)
         data = {"name": "cifar100", "train": len(images.train), "test": len(images.test)}
+        data["fingerprint"] = checkpoint.fingerprint(images.train)
         run = {
             "run": name,
-            "data": {**data, "fingerprint": checkpoint.fingerprint(images.train)},
+            "data": data,
             "seed": None,
             "settings": None,
             **found,

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import torch
@@ -13,14 +14,19 @@ NORMALISATION = "L/50 - 1, ab/110"
 PARTS = {"model", "info", "state", "architecture", "normalisation"}
 
 
-def save(path, model: UNet, info: dict, **state) -> None:
+class Damaged(ValueError):
+    """The file is no checkpoint, or not a whole one."""
+
+
+def save(path, model: UNet, info: dict, keep=None, **state) -> None:
     """Write `model`'s weights, `info` (settings and metrics) and training `state`.
 
     The file appears under its name only when it is complete and has been read back, so a crash leaves the
-    one before untouched.
+    one before untouched; `keep` is a path to move that one to.
 
     Raises:
         TypeError: `info` or `state` holds more than plain numbers, text, lists, dicts and tensors.
+        OSError: the disk is full, or nothing can be written there. What was there before still is.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,9 +40,18 @@ def save(path, model: UNet, info: dict, **state) -> None:
     content["model"] = {key: value.detach().cpu() for key, value in model.state_dict().items()}
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        torch.save(content, partial)
+        with partial.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
         torch.load(partial, map_location="cpu", weights_only=True)
+        if keep and path.is_file():
+            os.replace(path, keep)
         os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # PyTorch's own writer has the latter for a full disk
+        raise OSError(
+            f"could not write {path} ({error}): make room and run again; what was saved before is still there"
+        ) from error
     except (pickle.PickleError, AttributeError) as error:
         raise TypeError(
             f"{path} was not written: keep to numbers, text, lists, dicts and tensors"
@@ -57,15 +72,18 @@ def read(path) -> dict:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a checkpoint of this course, or it is damaged.
+        Damaged: it is no checkpoint, or not a whole one. ValueError: it is not a checkpoint of this course.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint {str(path)!r}: train one first (lesson 04)")
     try:
+        with zipfile.ZipFile(path) as archive:
+            if broken := archive.testzip():  # checksums, at which torch.load does not look
+                raise zipfile.BadZipFile(broken)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damage shows as almost any exception
-        raise ValueError(f"{path} is damaged or is no checkpoint: delete it and train again") from error
+        raise Damaged(f"{path} is damaged or is no checkpoint: delete it and train again") from error
     if not isinstance(content, dict) or not PARTS <= content.keys():
         raise ValueError(
             f"{path} is not a checkpoint of this course: write one with colorize_utils.io.checkpoint.save"
@@ -95,12 +113,12 @@ def check_architecture(model: UNet, content: dict, path) -> None:
             )
 
 
-def restore(path, model: UNet, optimizer: torch.optim.Optimizer, settings: dict) -> dict:
-    """Put a run's weights and optimiser back to where `save` left them; return its info.
+def restore(path, model: UNet, settings: dict, **parts) -> dict:
+    """Put a run's weights, and `parts` such as its optimizer, back to where `save` left them; return the content.
 
     Raises:
-        ValueError: another architecture, `settings` differ from those in the info, or there is no optimiser
-            state. Model and optimiser are then as they were.
+        Damaged, ValueError: as for `read`; or another architecture, `settings` differ from those in the info, or
+            a part's state is not there. Model and parts are then as they were.
     """
     content = read(path)
     check_architecture(model, content, path)
@@ -115,8 +133,9 @@ def restore(path, model: UNet, optimizer: torch.optim.Optimizer, settings: dict)
             f"{path} was trained with other settings ({'; '.join(changed)}): set them back, "
             "use another CHECKPOINT_DIR, or delete its folder to start over"
         )
-    if "optimizer" not in content["state"]:
-        raise ValueError(f"{path} has no optimiser state: only a last.pt can be continued")
+    if missing := [name for name in (*parts, "position") if name not in content["state"]]:
+        raise ValueError(f"{path} has no state of {', '.join(missing)}: only a last.pt can be continued")
     model.load_state_dict(content["model"])
-    optimizer.load_state_dict(content["state"]["optimizer"])
-    return content["info"]
+    for name, part in parts.items():
+        part.load_state_dict(content["state"][name])
+    return content

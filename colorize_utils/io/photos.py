@@ -1,82 +1,123 @@
-"""Photo files on disk: find them, and read each as a square uint8 tensor. Lesson 01 uses it."""
+"""Pictures in a folder or a zip: find them, and read each as a square. Lesson 01 uses it through io/store.py."""
 
+import io
 import os
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+import stat
+import zipfile
+from pathlib import Path, PurePosixPath
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
-from tqdm.auto import tqdm
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+MOST_BYTES = 256 * 2**20  # of one unpacked picture; no photograph comes near it
+MOST_EXPANSION = 200  # pictures hardly shrink in a zip; a bomb shrinks over a thousandfold
 
 
-def find_photos(folder) -> list[Path]:
-    """Every picture file below `folder`, by its suffix, in the order of its path; hidden ones are left out.
+def is_candidate(name: str) -> bool:
+    """Whether a relative path looks like a picture that is meant to be seen."""
+    path = PurePosixPath(name)
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    return path.suffix.lower() in SUFFIXES and not hidden
+
+
+class Folder:
+    """The pictures below a folder. `files` maps each name, with slashes, to what tells that it has changed."""
+
+    def __init__(self, path):
+        self.path, self.files = Path(path), {}
+        for place, _, names in os.walk(self.path):  # does not follow links to folders, so it ends
+            for name in names:
+                relative = Path(place, name).relative_to(self.path).as_posix()
+                if is_candidate(relative):
+                    found = os.lstat(os.path.join(place, name))
+                    self.files[relative] = f"{found.st_size} {found.st_mtime_ns}"
+
+    def open(self, name: str):
+        """The file, to read bytes from."""
+        path = self.path / name
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise OSError("not a regular file")
+        return path.open("rb")
+
+
+class Zip:
+    """The pictures in a zip, read where they are. `files` maps each name to its size and checksum.
 
     Raises:
-        FileNotFoundError: there is no such folder, or there is no picture in it.
+        ValueError: it is no zip, or it is made to do harm: paths that leave it, links, absurd expansion.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {str(folder)!r}: give the path of a folder of pictures")
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-    if not paths:
+
+    def __init__(self, path):
+        self.path, self.files = Path(path), {}
+        try:
+            self.zip = zipfile.ZipFile(self.path)
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"{path} is no zip, or not all of it ({error}): fetch it again") from error
+        members = self.zip.infolist()
+        for member in members:
+            name = member.filename
+            if name.startswith("/") or ".." in PurePosixPath(name).parts or ":" in name.split("/")[0]:
+                raise ValueError(f"{path} is refused: {name!r} leads out of it")
+            if stat.S_ISLNK(member.external_attr >> 16):
+                raise ValueError(f"{path} is refused: {name!r} is a link")
+            if not member.is_dir() and is_candidate(name):
+                self.files[name] = f"{member.file_size} {member.CRC}"
+        unpacked = sum(member.file_size for member in members)
+        if unpacked > MOST_EXPANSION * max(self.path.stat().st_size, 2**20):
+            raise ValueError(f"{path} is refused: it would unpack to {unpacked / 1e9:.1f} GB")
+
+    def open(self, name: str):
+        """The unpacked file; several threads may read at once."""
+        if self.zip.getinfo(name).file_size > MOST_BYTES:
+            raise OSError(f"more than {MOST_BYTES >> 20} MB")
+        return io.BytesIO(self.zip.read(name))
+
+
+def open_source(path) -> Folder | Zip:
+    """The pictures at `path`: a folder with pictures anywhere below it, a zip, or a folder with one zip.
+
+    Raises:
+        FileNotFoundError: there is no picture.
+        ValueError: a zip is damaged or refused.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no folder and no zip {str(path)!r}: give the path of your pictures")
+    source = Folder(path) if path.is_dir() else Zip(path)
+    zips = sorted(path.glob("*.zip")) if path.is_dir() and not source.files else []
+    if len(zips) > 1:
         raise FileNotFoundError(
-            f"no picture in {str(folder)!r}: it holds no file that ends in {', '.join(sorted(SUFFIXES))}"
+            f"{str(path)!r} holds {len(zips)} zips and no picture: give the path of one of them"
         )
-    return paths
+    if zips:
+        source = Zip(zips[0])
+    if not source.files:
+        raise FileNotFoundError(
+            f"no picture in {str(source.path)!r}: it holds no file that ends in {', '.join(sorted(SUFFIXES))}"
+            " (a zip within a zip has to be unpacked first)"
+        )
+    return source
 
 
-def read_square(path, size: int) -> torch.Tensor:
-    """The middle square of the picture at `path`, upright, as uint8 RGB (3, size, size).
+def read_square(file, size: int) -> np.ndarray:
+    """The middle square of a picture, upright, as uint8 RGB (3, size, size); what is transparent becomes white.
+
+    Args:
+        file: a path, or a file opened for reading bytes.
 
     Raises:
-        OSError: the file is empty, cut off, or no picture. ValueError: its pixels are floating-point.
+        Exception: whatever Pillow says of a file that is empty, cut off, too large, or no picture.
     """
-    with Image.open(path) as photo:
+    with Image.open(file) as photo:
         photo.draft("RGB", (size, size))  # a JPEG decodes at 1/2, 1/4 or 1/8 size: much less work
         photo = ImageOps.exif_transpose(photo)
         if photo.mode == "F":
             raise ValueError("floating-point pixels have no fixed range: save the picture with 8 bits")
         if photo.mode.startswith("I"):  # 16-bit grey, which PIL's convert would clip to white
             photo = Image.fromarray((np.asarray(photo) // 257).clip(0, 255).astype(np.uint8))
+        if photo.has_transparency_data:
+            photo = photo.convert("RGBA")
+            photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo)
         photo = ImageOps.fit(photo.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
-        return torch.from_numpy(np.array(photo)).permute(2, 0, 1).contiguous()
-
-
-def read_squares(paths, size: int) -> tuple[torch.Tensor, list[int], list[str]]:
-    """Read pictures on all cores; those that cannot be read are left out and told.
-
-    Returns:
-        uint8 RGB (N, 3, size, size), the index in `paths` of each of the N, and a line for each file left out.
-    """
-
-    def read(path):
-        try:
-            return read_square(path, size)
-        except (
-            OSError,
-            ValueError,
-            SyntaxError,
-            Image.DecompressionBombError,
-        ) as error:  # PIL's ways to say no
-            return f"{path}: {str(error) or type(error).__name__}"
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding and resizing leave Python's lock
-        kept, problems = [], []
-        images = torch.empty(len(paths), 3, size, size, dtype=torch.uint8)
-        for i, item in enumerate(tqdm(pool.map(read, paths), "reading", len(paths), leave=False)):
-            if isinstance(item, str):
-                problems.append(item)
-            else:
-                images[len(kept)] = item
-                kept.append(i)
-    return images[: len(kept)], kept, problems
+        return np.asarray(photo).transpose(2, 0, 1)

@@ -1,0 +1,143 @@
+"""Memory that does not grow with the number of photographs: preparing them, and training on them at 128 pixels.
+
+`python benchmarks/memory.py FOLDER` takes the JPEGs in FOLDER as often as it needs them, each time with other bytes at
+its end, prepares 1,000 and 25,000 of them and trains 100 steps on either, each in a process of its own. It watches
+the process's anonymous memory: what is neither a file nor shared. Beside it stands what the usual way, float64 Lab held
+in memory, would need. Linux only.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+WORK, RESULT = ROOT / "data" / "runs" / "memory", ROOT / "data" / "results" / "memory.json"
+COUNTS, SIZE, WIDTH, BATCH, STEPS = (1_000, 25_000), 128, 16, 16, 100
+
+
+def anonymous() -> int:
+    """Megabytes of anonymous memory of this process, now."""
+    return int(re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024
+
+
+def watched(function) -> dict:
+    """Megabytes before the function starts, and at the most while it runs, looked at a hundred times a second."""
+    before, most, ended = anonymous(), [0], threading.Event()
+
+    def watch():
+        while not ended.wait(0.01):
+            most[0] = max(most[0], anonymous())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    function()
+    ended.set()
+    thread.join()
+    return {"before": before, "peak": max(most[0], anonymous())}
+
+
+def prepare(folder) -> dict:
+    from colorize_utils.data import load_images
+
+    return watched(lambda: load_images(folder, WORK, image_size=SIZE))
+
+
+def train(folder) -> dict:
+    import torch
+    import torch.nn.functional as F
+
+    from colorize_utils.data import load_images
+    from colorize_utils.training import train_epoch
+    from colorize_utils.unet import UNet
+
+    def steps():
+        images = load_images(folder, WORK, image_size=SIZE)
+        model = UNet(base_width=WIDTH)
+        optimizer = torch.optim.Adam(model.parameters())
+        order = torch.Generator().manual_seed(0)
+        rows = torch.randperm(len(images.train), generator=order)  # from all over the store
+
+        class Some:
+            """As many of the pictures as there are steps for, each where it lies."""
+
+            device = images.train.device
+
+            def __len__(self):
+                return min(BATCH * STEPS, len(rows))
+
+            def __getitem__(self, index):
+                return images.train[rows[index]]
+
+        done = 0
+        while done < STEPS:
+            train_epoch(model, Some(), optimizer, F.mse_loss, BATCH, order)
+            done += -(-len(Some()) // BATCH)
+
+    return watched(steps)
+
+
+def copies(source: Path, count: int) -> Path:
+    """A folder of `count` JPEGs: those of `source` again and again, no two with the same bytes."""
+    folder = WORK / f"photographs_{count}"
+    originals = sorted(source.rglob("*.jpg"))
+    if not originals:
+        raise SystemExit(f"no .jpg below {source}: name a folder of photographs")
+    for i, original in zip(range(count), itertools.cycle(originals)):
+        path = folder / f"{i // 1000}" / f"{original.stem}.{i}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.is_file():
+            path.write_bytes(original.read_bytes() + i.to_bytes(4, "big"))
+    return folder
+
+
+def main(source: Path) -> None:
+    sizes = {}
+    for count in COUNTS:
+        folder = copies(source, count)
+        sizes[str(count)] = {
+            "jpeg_gb": round(sum(p.stat().st_size for p in folder.rglob("*.jpg")) / 1e9, 2)
+        }
+        for what in ("prepare", "train"):
+            start = time.perf_counter()
+            command = [sys.executable, __file__, str(folder), "--only", what]
+            answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            sizes[str(count)][f"{what}_mb"] = json.loads(answer.splitlines()[-1])
+            print(
+                f"{count:,} pictures, {what}: {answer.splitlines()[-1]}, about {time.perf_counter() - start:.0f} s",
+                flush=True,
+            )
+    few, many = (sizes[str(count)] for count in COUNTS)
+    growth = {
+        what: many[f"{what}_mb"]["peak"] - few[f"{what}_mb"]["peak"] for what in ("prepare", "train")
+    }
+    result = {
+        "settings": {"image_size": SIZE, "base_width": WIDTH, "batch_size": BATCH, "steps": STEPS},
+        "sizes": sizes,
+        "growth_mb": growth,
+        "float64_lab_gb": round(COUNTS[-1] * 3 * SIZE**2 * 8 / 1e9, 1),
+        "machine": {"cores": os.cpu_count()},
+    }
+    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(
+        f"growth from {COUNTS[0]:,} to {COUNTS[1]:,} pictures: {growth} MB; float64 Lab: {result['float64_lab_gb']} GB"
+    )
+    shutil.rmtree(WORK)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("folder", type=Path, help="JPEGs, such as the originals of Dogs vs. Cats")
+    parser.add_argument("--only", choices=["prepare", "train"], help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.only:
+        print(json.dumps({"prepare": prepare, "train": train}[arguments.only](arguments.folder)))
+    else:
+        main(arguments.folder)
