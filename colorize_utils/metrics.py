@@ -154,7 +154,7 @@ def ab_cells(ab: torch.Tensor) -> torch.Tensor:
     return (b + 11) * 23 + (a + 11)
 
 
-def color_frequency(pictures, batch_size: int = 256) -> torch.Tensor:
+def color_frequency(pictures, batch_size: int = 64) -> torch.Tensor:
     """The share of pixels in each cell of 10 x 10 units of ab, blurred by a Gaussian of half a cell.
 
     Args:
@@ -230,7 +230,7 @@ class PaintMean(nn.Module):
         super().__init__()
         need_pictures(pictures)
         average = [MovingAverage(), MovingAverage()]
-        for index in batches(len(pictures), 256, device=pictures.device):
+        for index in batches(len(pictures), 64, device=pictures.device):
             for channel, values in zip(average, to_network(pictures[index])[1].unbind(dim=1)):
                 channel.update(values.mean(), n=len(index))
         self.register_buffer("ab", torch.tensor([channel.value for channel in average]).view(1, 2, 1, 1))
@@ -262,7 +262,7 @@ def batch_scores(L, ab, truth, frequency) -> dict[str, tuple[torch.Tensor, float
 # %% ../notebooks/06_measuring_color.ipynb #30b13566
 @torch.no_grad()
 def measure(
-    model: nn.Module, pictures, frequency: torch.Tensor, batch_size: int = 256
+    model: nn.Module, pictures, frequency: torch.Tensor, batch_size: int = 64
 ) -> dict[str, float]:
     """Every metric of a model L -> ab over pictures, uint8 (N, 3, H, W), in eval mode.
 

@@ -34,7 +34,7 @@ class PaintGrey(nn.Module):
 
 @torch.no_grad()
 def validation_error(
-    model: nn.Module, pictures: torch.Tensor, loss=F.mse_loss, batch_size: int = 256
+    model: nn.Module, pictures: torch.Tensor, loss=F.mse_loss, batch_size: int = 64
 ) -> float:
     """Mean of `loss(model(L), ab)` over pictures, uint8 (N, 3, H, W), in eval mode; then back to train or eval."""
     device = next((p.device for p in model.parameters()), pictures.device)

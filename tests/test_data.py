@@ -1,18 +1,10 @@
-import functools
-import hashlib
-import http.server
-import io
-import pickle
 import shutil
 import socket
-import tarfile
-import threading
 
 import numpy as np
 import pytest
 import skimage.data
 import torch
-import torchvision
 from PIL import Image
 
 from colorize_utils import data
@@ -74,105 +66,7 @@ def test_is_grey():
     assert chroma(pictures)[3] == 3
 
 
-# ---- CIFAR: a small archive of the official layout, on a real server ----
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def cifar(tmp_path, monkeypatch):
-    """A server on localhost that offers an archive like CIFAR-100's; `cifar.pictures` are its contents."""
-    rng = np.random.default_rng(0)
-    base, served = "cifar-100-python", tmp_path / "served"
-    served.mkdir()
-
-    class Small(torchvision.datasets.CIFAR100):
-        pictures = {
-            "train": rng.integers(0, 256, (5100, 32, 32, 3), dtype=np.uint8),
-            "test": rng.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8),
-        }
-
-    files = {"meta": pickle.dumps({"fine_label_names": ["a"]})}
-    for part, pictures in Small.pictures.items():
-        rows = pictures.transpose(0, 3, 1, 2).reshape(len(pictures), -1)
-        files[part] = pickle.dumps({"data": rows, "fine_labels": [0] * len(rows)})
-    with tarfile.open(served / "small.tar.gz", "w:gz") as archive:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(f"{base}/{name}")
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-
-    def md5(content):
-        return hashlib.md5(content).hexdigest()
-
-    Small.train_list, Small.test_list = [["train", md5(files["train"])]], [["test", md5(files["test"])]]
-    Small.meta = {"filename": "meta", "key": "fine_label_names", "md5": md5(files["meta"])}
-    Small.filename, Small.tgz_md5 = "small.tar.gz", md5((served / "small.tar.gz").read_bytes())
-    server = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(QuietHandler, directory=served)
-    )
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    Small.url = f"http://127.0.0.1:{server.server_port}/small.tar.gz"
-    Small.served, Small.stop = served, staticmethod(lambda: (server.shutdown(), server.server_close()))
-    monkeypatch.setattr(torchvision.datasets, "CIFAR100", Small)
-    yield Small
-    Small.stop()
-
-
-def test_cifar_is_downloaded_checked_split_and_kept(cifar, tmp_path):
-    images = load_images("cifar100", tmp_path)
-    assert [len(part) for part in images] == [100, 5000, 40]
-    expected = torch.from_numpy(cifar.pictures["train"]).permute(0, 3, 1, 2)
-    assert torch.equal(torch.cat([images.train, images.validation]), expected)
-    cifar.stop()
-    again = load_images("cifar100", tmp_path, download=False)
-    assert torch.equal(again.test, images.test)
-
-
-def test_absent_cifar_without_download_names_the_next_step(cifar, tmp_path):
-    with pytest.raises(FileNotFoundError, match="with a browser.*DATA = .sample."):
-        load_images("cifar100", tmp_path, download=False)
-
-
-def test_no_network_names_the_next_step(cifar, tmp_path):
-    cifar.stop()
-    with pytest.raises(
-        ConnectionError, match="could not download cifar100.*Check the network.*with a browser"
-    ):
-        load_images("cifar100", tmp_path)
-
-
-def test_wrong_bytes_from_the_server_are_not_taken_for_good(cifar, tmp_path):
-    (cifar.served / "small.tar.gz").write_bytes(b"not the archive")
-    with pytest.raises(ConnectionError, match="could not download"):
-        load_images("cifar100", tmp_path)
-
-
-def test_an_answer_cut_short_is_not_taken_for_good(cifar, tmp_path, monkeypatch):
-    def half(self):
-        content = (cifar.served / "small.tar.gz").read_bytes()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content[: len(content) // 2])
-
-    monkeypatch.setattr(QuietHandler, "do_GET", half)
-    with pytest.raises(ConnectionError, match="could not download"):
-        load_images("cifar100", tmp_path)
-
-
-@pytest.mark.parametrize("name", ["train", "test", "meta"])
-def test_a_changed_file_on_disk_is_named_and_left_alone(cifar, tmp_path, name):
-    load_images("cifar100", tmp_path)
-    path = tmp_path / "cifar-100-python" / name
-    changed = path.read_bytes()[:-1] + b"x"
-    path.write_bytes(changed)
-    with pytest.raises(ValueError, match=f"{name} is not the official file.*delete the folder"):
-        load_images("cifar100", tmp_path)
-    assert path.read_bytes() == changed
+# ---- CIFAR (tests/test_downloads.py fetches a small one) ----
 
 
 def test_the_real_cifar100(real_cifar100):

@@ -230,6 +230,12 @@ def test_a_file_that_changed_between_two_parts_is_fetched_whole(site, path):
     assert site.log == [None, "bytes=1000-", None]
 
 
+def test_a_server_whose_parts_never_fit_is_given_up(site, path):
+    site.content, site.cuts = CONTENT[::-1], [1000, None, 1000]
+    assert "not the official file" in refused(ConnectionError, site.url, path, md5=md5_of(CONTENT))
+    assert site.log == [None, "bytes=1000-"] * 2 and not partial_of(path).exists()
+
+
 @pytest.mark.parametrize(
     "left", [CONTENT, CONTENT + b"x", CONTENT[::-1]], ids=["whole", "longer", "other"]
 )
@@ -323,15 +329,17 @@ def test_another_file_at_the_place_is_named_and_left_alone(site, path):
     assert "delete it" in refused(ValueError, site.url, path)
 
 
-def test_a_folder_that_cannot_be_written_to_is_named(site):
+def test_a_folder_that_cannot_be_written_to_is_named_but_read_from(site):
     with (
         tempfile.TemporaryDirectory() as folder
     ):  # tmp_path lies below folders that only its owner may enter
+        path, there, user = Path(folder) / "file.bin", Path(folder) / "there", os.geteuid()
+        there.write_bytes(CONTENT)
         os.chmod(folder, 0o555)
-        path, user = Path(folder) / "file.bin", os.geteuid()
         os.seteuid(65534) if user == 0 else None  # root may write everywhere
         try:
             assert f"could not write {folder}" in refused(PermissionError, site.url, path)
+            assert fetch(site.url, there, md5=md5_of(CONTENT)) == there
         finally:
             os.seteuid(user)
 

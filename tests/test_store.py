@@ -282,7 +282,7 @@ def test_sources_without_pictures_are_named(tmp_path):
 PREPARE = """
 import sys, time
 import colorize_utils.io.store as store
-store.EVERY = 20
+store.EVERY = 0.02
 read = store.read_square
 def slow(file, size):
     time.sleep(0.004)  # so that the test has time to kill
@@ -346,7 +346,7 @@ def test_two_preparations_at_once_do_no_harm(many, tmp_path):
 def test_a_full_disk_loses_nothing(photos, tmp_path):
     """A file system of 128 kB: the store needs 414 kB."""
     program = (
-        "import sys; import colorize_utils.io.store as store; store.EVERY = 5\n"
+        "import sys; import colorize_utils.io.store as store; store.EVERY = 0\n"
         "import shutil; usage = shutil.disk_usage\n"
         "if len(sys.argv) > 3: store.shutil.disk_usage = lambda path: usage('/')\n"
         "store.prepare(sys.argv[1], 48, sys.argv[2])"

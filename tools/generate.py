@@ -23,7 +23,8 @@ def lessons() -> list[Path]:
 def result(name: str) -> dict:
     path = RESULTS / f"{name}.json"
     if not path.is_file():
-        makes = {"lessons": "make lessons", "bench": "make bench"}.get(name, "make results")
+        makes = {"lessons": "make lessons", "bench": "make bench", "memory": "benchmarks/memory.py"}
+        makes = makes.get(name, "make results")
         raise SystemExit(f"no {path.relative_to(ROOT)}: run {makes} first")
     return json.loads(path.read_text(encoding="utf-8"))
 
@@ -125,12 +126,69 @@ def cost() -> str:
     )
 
 
+def memory_table() -> str:
+    """What `benchmarks/memory.py` measured."""
+    run = result("memory")
+    settings, sizes = run["settings"], run["sizes"]
+    rows = [
+        f"| photographs at {settings['image_size']} × {settings['image_size']} | "
+        + " | ".join(f"{int(n):,}" for n in sizes)
+        + " |"
+    ]
+    rows.append("| --- |" + " --- |" * len(sizes))
+    what = {
+        "prepare_mb": "memory while they are prepared",
+        "train_mb": f"memory of {settings['steps']} training steps, width {settings['base_width']}, {settings['batch_size']} pictures each",
+    }
+    for key, text in what.items():
+        rows.append(
+            f"| {text} | "
+            + " | ".join(f"{size[key]['peak'] / 1e3:.2f} GB" for size in sizes.values())
+            + " |"
+        )
+    usual = (f"{int(n) * run['float64_lab_gb'] / max(map(int, sizes)):.2g} GB" for n in sizes)
+    rows.append(f"| the usual way: float64 Lab in memory (computed) | {' | '.join(usual)} |")
+    growth = run["growth_mb"]
+    return "\n".join(rows) + (
+        f"\n\n(Anonymous memory at its highest, libraries included. From the smaller to the larger set it changes by "
+        f"{growth['prepare']:+d} MB in preparing and by {growth['train']:+d} MB in training.)"
+    )
+
+
+def photographs_table() -> str:
+    """The test pictures of Dogs vs. Cats, as measured by `make results`."""
+    run = result("dogs_vs_cats")
+    columns = {"psnr": 2, "ssim": 3, "delta_e": 2, "auc": 2, "balanced_auc": 2}
+    rows = [
+        "| | PSNR, dB | SSIM | ΔE00 | AuC, % | balanced AuC, % | share of the truth's colourfulness |"
+    ]
+    rows.append("| --- |" + " --- |" * 6)
+    epoch, settings = run["settings"]["best_epoch"], run["settings"]
+    names = {"grey": "painting everything grey", "mean_color": "painting everything in the mean colour"}
+    names["unet"] = (
+        f"U-Net of width {settings['base_width']}, MSE, Adam, best of {settings['epochs']} epochs on validation ({epoch})"
+    )
+    for key, name in names.items():
+        found = run["metrics"][key]
+        cells = " | ".join(f"{found[column]:.{digits}f}" for column, digits in columns.items())
+        rows.append(f"| {name} | {cells} | {100 * found['share']:.0f} % |")
+    data = run["data"]
+    return "\n".join(rows) + (
+        f"\n\n({data['train']} photographs to learn from, {data['validation']} to choose the epoch, {data['test']} to test, "
+        f"{settings['image_size']} × {settings['image_size']} pixels: far too few for a verdict; they show that the path works.)"
+    )
+
+
 def bench_table() -> str:
     """The ratios that `make bench` measured."""
     what = {
         "training_loop": "`fit`'s loop, beside the same net on one batch that is already there",
         "lab_conversion": "RGB to Lab, beside scikit-image picture by picture",
         "delivery": "batches of normalised L and ab, beside PIL, scikit-image and a DataLoader with two workers",
+        "preparation": "preparing JPEGs at 128 × 128, beside the bare decoder and resizer on all cores",
+        "streaming": "batches of L and ab at 128 × 128 from the disk, beside the usual way from JPEGs, two workers",
+        "streaming_compiled": "the same, with the conversion compiled",
+        "streaming_loop": "`fit`'s loop on them, beside the same net on one batch that is already there",
     }
     rows = ["| what, beside what | times as fast | goal |", "| --- | --- | --- |"]
     for name, text in what.items():
@@ -145,6 +203,8 @@ TABLES = {
     "cifar100": cifar100_table,
     "conventions": conventions,
     "cost": cost,
+    "memory": memory_table,
+    "photographs": photographs_table,
     "bench": bench_table,
 }
 

@@ -10,6 +10,7 @@ import mmap
 import os
 import shutil
 import sys
+import time
 import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ from tqdm.auto import tqdm
 
 from colorize_utils.io.photos import open_source, read_square
 
-EVERY = 500  # pictures between two notes of how far the preparation is
+EVERY = 3  # seconds between two notes of how far the preparation is
 PRIVATE = {"access": mmap.ACCESS_COPY}  # what a student writes into a picture stays in memory
 if sys.platform == "linux":  # and need not be kept free: Python names this flag from 3.13 on
     PRIVATE = {"flags": mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0x4000)}
@@ -169,6 +170,7 @@ def build(source, names: list[str], made_of: dict, folder: Path, unwanted) -> No
         file.flush()
         os.fsync(file.fileno())
         write_json(progress, at)
+        return time.monotonic()
 
     with (
         (partial / "pictures.npy").open("r+b") as file,
@@ -180,7 +182,7 @@ def build(source, names: list[str], made_of: dict, folder: Path, unwanted) -> No
         start = write_header(file, 0, size)
         file.truncate(start + at["rows"] * picture_bytes)
         file.seek(0, os.SEEK_END)
-        waiting, todo = deque(), iter(names[at["done"] :])
+        waiting, todo, noted = deque(), iter(names[at["done"] :]), time.monotonic()
         try:
             while True:
                 while len(waiting) < ahead and (name := next(todo, None)) is not None:
@@ -196,8 +198,8 @@ def build(source, names: list[str], made_of: dict, folder: Path, unwanted) -> No
                     at["rows"] += 1
                 at["done"] += 1
                 bar.update()
-                if at["done"] % EVERY == 0:
-                    note()
+                if time.monotonic() - noted >= EVERY:
+                    noted = note()
             note()
             write_header(file, at["rows"], size)
             os.fsync(file.fileno())
