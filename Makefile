@@ -9,7 +9,7 @@ RESOLVE_newest := --upgrade
 KNOBS ?=
 DATA ?= data
 
-.PHONY: setup run test lab lessons generate colab results bench
+.PHONY: setup run test stress lab lessons generate colab results bench
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/dev  ## everything, for working on the course
@@ -39,6 +39,9 @@ test: $(VENV)/dev  ## lint, every test, every lesson with its knobs turned down
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m pytest
+
+stress: $(VENV)/dev  ## the tests that break things, twenty kills each instead of three
+	STRESS=1 $(PY) -m pytest tests/test_run.py tests/test_store.py tests/test_downloads.py
 
 lab: $(VENV)/run  ## JupyterLab
 	$(PY) -m jupyter lab notebooks

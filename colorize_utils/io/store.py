@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock, Timeout  # torch needs it too, so it is there
 from PIL import Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 
@@ -136,6 +136,18 @@ def write_header(file, count: int, size: int) -> int:
     return file.tell()
 
 
+def read(source, name: str, size: int, unwanted) -> bytes | str:
+    """The picture's bytes, or why there are none. Pillow has almost any exception for a broken file."""
+    try:
+        with source.open(name) as file:
+            square = read_square(file, size)
+    except Exception as error:
+        return reason(error)
+    if unwanted and bool(unwanted(torch.from_numpy(square.copy())[None])):
+        return unwanted.__name__.replace("_", " ")
+    return square.tobytes()
+
+
 def build(source, names: list[str], made_of: dict, folder: Path, unwanted) -> None:
     """Prepare into FOLDER.partial, noting every so often how far it is; rename that when all is done."""
     partial, size = folder.with_name(f"{folder.name}.partial"), made_of["image_size"]
@@ -154,17 +166,6 @@ def build(source, names: list[str], made_of: dict, folder: Path, unwanted) -> No
         raise OSError(
             f"the store needs {needed / 1e9:.1f} GB more at {partial}: make room, or lower IMAGE_SIZE"
         )
-
-    def read(name):
-        """The picture, or why there is none. Pillow has almost any exception for a broken file."""
-        try:
-            with source.open(name) as file:
-                square = read_square(file, size)
-        except Exception as error:
-            return reason(error)
-        if unwanted and bool(unwanted(torch.from_numpy(square.copy())[None])):
-            return unwanted.__name__.replace("_", " ")
-        return square.tobytes()
 
     def note():
         file.flush()
@@ -186,7 +187,7 @@ def build(source, names: list[str], made_of: dict, folder: Path, unwanted) -> No
         try:
             while True:
                 while len(waiting) < ahead and (name := next(todo, None)) is not None:
-                    waiting.append((name, pool.submit(read, name)))
+                    waiting.append((name, pool.submit(read, source, name, size, unwanted)))
                 if not waiting:
                     break
                 name, future = waiting.popleft()

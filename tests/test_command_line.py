@@ -1,0 +1,39 @@
+"""`python -m colorize_utils`, as a user types it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "colorize_utils", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_prepare_says_what_it_made_and_what_it_left_out(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for i in range(60):
+        pixels = np.full((30, 40, 3), (4 * i, 0, 99), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
+    Image.new("L", (30, 40)).save(tmp_path / "photos" / "grey.png")
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"")
+    done = run("prepare", tmp_path / "photos", "--image-size", 24, "--root", tmp_path, "--skip-grey")
+    assert done.returncode == 0, done.stderr
+    assert "found 62 pictures, used 60, left out 2" in done.stdout
+    assert "broken.jpg: not a picture" in done.stdout and "grey.png: is grey" in done.stdout
+    assert "train: " in done.stdout and "pictures of (24, 24)" in done.stdout
+    assert len(list((tmp_path / "stores").glob("photos_*_24px_color/pictures.npy"))) == 1
+
+
+def test_mistakes_get_one_line(tmp_path):
+    done = run("prepare", tmp_path / "nothing", "--root", tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith("no data set is called")
+    assert "Traceback" not in done.stderr
+    done = run("prepare", "cifar10", "--image-size", 64, "--root", tmp_path)
+    assert done.returncode == 1 and "set IMAGE_SIZE = 32" in done.stderr
+    assert run("colour").returncode == 2
