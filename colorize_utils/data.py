@@ -100,7 +100,7 @@ def part_of(name: str) -> int:
     """0 (train, 80 %), 1 (validation, 10 %) or 2 (test, 10 %), from the name alone."""
     return max(name_hash(name) % 10 - 7, 0)
 
-
+# %% ../notebooks/01_data_loading.ipynb #9be0d4c7
 def folder_images(source, root="data", image_size: int = 32, skip_grey: bool = False) -> Images:
     """The middle squares of all pictures in a folder or a zip, from the disk; prints which were left out, if any.
 
@@ -152,15 +152,13 @@ def load_images(
             raise ValueError(
                 f"{name} has pictures of 32 x 32 pixels: set IMAGE_SIZE = 32, not {image_size}"
             )
-        images = (
-            sample_images(image_size, seed) if name == "sample" else cifar_images(name, root, download)
-        )
+        is_sample = name == "sample"
+        images = sample_images(image_size, seed) if is_sample else cifar_images(name, root, download)
         return Images(*(part[~is_grey(part)] for part in images)) if skip_grey else images
-    root = Path(root)
     if name == "dogs-vs-cats":
-        place = fetch_dogs_vs_cats(root / name, download)
+        place = fetch_dogs_vs_cats(Path(root) / name, download)
     elif not (place := Path(name).expanduser()).exists():
-        place = root / place
+        place = Path(root) / place
     if not str(name).strip() or not place.exists():
         raise ValueError(
             f"no data set is called {str(name)!r} and there is no folder or zip {place.absolute()}: choose "
