@@ -6,6 +6,7 @@ __all__ = ['SEEN', 'UNSEEN', 'Images', 'photograph', 'random_squares', 'split_sc
 
 # %% ../notebooks/01_data_loading.ipynb #33d57e43
 import hashlib
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,7 +94,7 @@ def cifar_images(name: str, root="data", download: bool = True) -> Images:
 
 def name_hash(name: str) -> int:
     """A number from 0 to 2^32 - 1 that looks random and depends on the name alone."""
-    return int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:4], "big")
+    return int.from_bytes(hashlib.sha256(name.encode(errors="surrogatepass")).digest()[:4], "big")
 
 
 def part_of(name: str) -> int:
@@ -112,8 +113,8 @@ def folder_images(source, root="data", image_size: int = 32, skip_grey: bool = F
         place,
         image_size,
         Path(root) / "stores" / f"{place.stem}_{address}_{image_size}px{'_color' if skip_grey else ''}",
-        order=lambda name: (part_of(name), name_hash(name)),
-        unwanted=is_grey if skip_grey else None,
+        order=lambda name: (part_of(name), name_hash(name), name),
+        unwanted=("no colour", is_grey) if skip_grey else None,
     )
     if store.skipped:
         print(store.report())
@@ -157,7 +158,7 @@ def load_images(
         return Images(*(part[~is_grey(part)] for part in images)) if skip_grey else images
     if name == "dogs-vs-cats":
         place = fetch_dogs_vs_cats(Path(root) / name, download)
-    elif not (place := Path(name).expanduser()).exists():
+    elif not (place := Path(os.path.expanduser(name))).exists():
         place = Path(root) / place
     if not str(name).strip() or not place.exists():
         raise ValueError(

@@ -90,8 +90,8 @@ def fit(
     if min(epochs, batch_size, learning_rate, len(images.train), len(images.validation)) <= 0:
         raise ValueError("epochs, batch size, learning rate and both image sets must be above 0")
     settings = dict(batch_size=batch_size, learning_rate=learning_rate, seed=seed)
-    settings["loss"] = getattr(loss, "__name__", repr(loss))
-    settings["pictures"] = checkpoint.fingerprint(images.train)
+    settings["loss"] = checkpoint.name_of(loss)
+    settings["pictures"] = [checkpoint.fingerprint(part) for part in images[:2]]
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     with Run(model, folder, settings, save_minutes=save_minutes, optimizer=optimizer) as run:
         for epoch in range(run.epoch, epochs):

@@ -1,5 +1,6 @@
 """`python -m colorize_utils`, as a user types it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ def test_prepare_says_what_it_made_and_what_it_left_out(tmp_path):
     done = run("prepare", tmp_path / "photos", "--image-size", 24, "--root", tmp_path, "--skip-grey")
     assert done.returncode == 0, done.stderr
     assert "found 62 pictures, used 60, left out 2" in done.stdout
-    assert "broken.jpg: not a picture" in done.stdout and "grey.png: is grey" in done.stdout
+    assert "broken.jpg: not a picture" in done.stdout and "grey.png: no colour" in done.stdout
     assert "train: " in done.stdout and "pictures of (24, 24)" in done.stdout
     assert len(list((tmp_path / "stores").glob("photos_*_24px_color/pictures.npy"))) == 1
 
@@ -37,3 +38,22 @@ def test_mistakes_get_one_line(tmp_path):
     done = run("prepare", "cifar10", "--image-size", 64, "--root", tmp_path)
     assert done.returncode == 1 and "set IMAGE_SIZE = 32" in done.stderr
     assert run("colour").returncode == 2
+
+
+def test_names_that_the_terminal_cannot_show_do_not_stop_it(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for i in range(60):
+        Image.new("RGB", (9, 9), (i, 0, 99)).save(tmp_path / "photos" / f"{i}.png")
+    (tmp_path / "photos" / "кот.jpg").write_bytes(b"")
+    command = [
+        sys.executable,
+        "-m",
+        "colorize_utils",
+        "prepare",
+        tmp_path / "photos",
+        "--root",
+        tmp_path,
+    ]
+    env = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True)
+    assert done.returncode == 0 and rb"\u043a\u043e\u0442.jpg: not a picture" in done.stdout, done

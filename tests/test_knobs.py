@@ -20,7 +20,7 @@ WRONG = [("DATA", 5), ("DATA", ""), ("DATA", None), ("IMAGE_SIZE", 0), ("IMAGE_S
          ("BASE_WIDTH", -1), ("BASE_WIDTH", "16"), ("BATCH_SIZE", 2.5), ("BATCH_SIZE", -8), ("EPOCHS", -2),
          ("EPOCHS", True), ("EPOCHS", [3]), ("LEARNING_RATE", 0), ("LEARNING_RATE", "fast"),
          ("LEARNING_RATE", float("nan")), ("LEARNING_RATE", float("inf")), ("SEED", "x"), ("SEED", -1),
-         ("SEED", 2**70), ("CHECKPOINT_DIR", ""), ("CHECKPOINT_DIR", 3)]  # fmt: skip
+         ("SEED", 2**70), ("CHECKPOINT_DIR", ""), ("CHECKPOINT_DIR", 3), ("CHECKPOINT_DIR", "~/runs")]  # fmt: skip
 
 
 @pytest.mark.parametrize("name, value", WRONG, ids=str)

@@ -192,9 +192,103 @@ def test_a_damaged_last_falls_back_to_the_save_before(tiny, tmp_path, damage, ca
     capsys.readouterr()
     resumed = fresh()
     assert fit(resumed, tiny, epochs=3, batch_size=16, folder=tmp_path) == history
+    for name in ("last.pt", "previous.pt"):
+        checkpoint.read(tmp_path / name)  # both are good again
     said = capsys.readouterr().out
     assert ("last.pt is damaged: taking previous.pt" in said) == (damage != "gone")
     assert "going on after epoch 1" in said and same(resumed, through)
+
+
+def test_the_good_save_is_not_moved_over_by_the_damaged_one(tiny, tmp_path):
+    fit(fresh(), tiny, epochs=2, batch_size=16, folder=tmp_path)
+    (tmp_path / "last.pt").write_bytes(b"x")
+    Run(fresh(), tmp_path, optimizer=torch.optim.Adam(fresh().parameters()))  # and killed here
+    assert position(tmp_path) == (1, 0)
+
+
+def test_what_a_killed_save_leaves_is_swept_up(tiny, tmp_path):
+    fit(fresh(), tiny, epochs=1, folder=tmp_path)
+    (tmp_path / "last.pt.123.partial").write_bytes(b"half")
+    fit(fresh(), tiny, epochs=2, folder=tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["best.pt", "last.pt", "previous.pt"]
+
+
+def test_a_best_without_a_last_is_not_overwritten(tiny, tmp_path):
+    fit(fresh(), tiny, epochs=1, folder=tmp_path)
+    (tmp_path / "last.pt").unlink()
+    with pytest.raises(ValueError, match="holds a best.pt and no last.pt: move it away"):
+        fit(fresh(), tiny, epochs=1, folder=tmp_path)
+
+
+def test_losses_are_told_apart_by_name(tiny, tmp_path):
+    from functools import partial
+
+    def train(loss, epochs=1):
+        fit(fresh(), tiny, epochs=epochs, folder=tmp_path, loss=loss)
+
+    train(partial(F.huber_loss, delta=0.1))
+    train(partial(F.huber_loss, delta=0.1), epochs=2)
+    with pytest.raises(
+        ValueError, match=r"loss was 'huber_loss\(delta=0.1\)', now 'huber_loss\(delta=0.2\)'"
+    ):
+        train(partial(F.huber_loss, delta=0.2))
+    with pytest.raises(
+        ValueError, match="has no name by which a later run could know it: define it with def"
+    ):
+        train(lambda output, ab: F.mse_loss(output, ab))
+    fit(fresh(), tiny, epochs=1, loss=lambda output, ab: F.mse_loss(output, ab))
+    assert checkpoint.name_of(torch.nn.MSELoss()) == "MSELoss()"
+
+
+def test_other_validation_pictures_are_refused(tiny, tmp_path):
+    fit(fresh(), tiny, epochs=1, folder=tmp_path)
+    with pytest.raises(ValueError, match="pictures was"):
+        fit(fresh(), tiny._replace(validation=tiny.test), epochs=2, folder=tmp_path)
+
+
+def test_another_kind_of_net_or_optimizer_is_named_before_anything_is_trained(tiny, tmp_path):
+    class Wider(UNet):
+        def __init__(self):
+            super().__init__(base_width=2)
+            self.more = torch.nn.Linear(2, 2)
+
+    fit(fresh(), tiny, epochs=1, folder=tmp_path)
+    model = Wider()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match="holds another kind of net: more.bias"):
+        fit(model, tiny, epochs=2, folder=tmp_path)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    with pytest.raises(ValueError, match="has the state of Adam, the optimizer is SGD"):
+        Run(fresh(), tmp_path, optimizer=torch.optim.SGD(fresh().parameters(), lr=0.1))
+    with pytest.raises(TypeError, match="only a UNet can be kept, not a Conv2d"):
+        fit(torch.nn.Conv2d(1, 2, 1), tiny, epochs=1, folder=tmp_path / "other")
+    fit(torch.nn.Conv2d(1, 2, 1), tiny, epochs=1)
+
+
+def test_a_compiled_net_is_kept_as_the_net_itself(tiny, tmp_path):
+    compiled = torch.compile(fresh(), backend="eager")
+    fit(compiled, tiny, epochs=1, batch_size=35, folder=tmp_path)
+    loaded, _ = checkpoint.load(tmp_path / "last.pt")
+    assert same(loaded, compiled._orig_mod)
+    fit(torch.compile(fresh(), backend="eager"), tiny, epochs=2, batch_size=35, folder=tmp_path)
+    plain = fresh()
+    fit(plain, tiny, epochs=2, batch_size=35)
+    assert same(plain, checkpoint.load(tmp_path / "last.pt")[0])
+
+
+def test_a_disk_that_cannot_be_read_is_not_called_damage(tiny, tmp_path):
+    fit(fresh(), tiny, epochs=1, folder=tmp_path)
+    if not hasattr(os, "setuid") or os.getuid():
+        pytest.skip("needs root, to become somebody else")
+    (tmp_path / "last.pt").chmod(0)
+    for place in [tmp_path, *tmp_path.parents][:-2]:
+        place.chmod(0o777)
+    program = (
+        "import os, sys; from colorize_utils.io import checkpoint; os.setuid(65534)\n"
+        "checkpoint.read(sys.argv[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path / "last.pt"], cwd=ROOT, capture_output=True, text=True)  # fmt: skip
+    assert "PermissionError" in done.stderr.splitlines()[-1], done.stderr
 
 
 def test_both_damaged_is_an_error_and_not_a_fresh_start(tiny, tmp_path):
@@ -298,7 +392,8 @@ def test_out_of_memory_names_the_knob(tmp_path):
     process = train(tmp_path, program=NO_MEMORY)
     _, errors = process.communicate()
     assert (
-        "MemoryError: out of memory with BATCH_SIZE = 12000: halve it, or lower IMAGE_SIZE" in errors
+        "MemoryError: out of memory with BATCH_SIZE = 12000: halve it, or lower IMAGE_SIZE or BASE_WIDTH"
+        in errors
     ), errors
 
 

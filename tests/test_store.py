@@ -72,29 +72,50 @@ def test_a_store_that_is_there_is_not_made_again(photos, tmp_path, capsys):
     assert torch.equal(first.pictures, again.pictures) and capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("change", ["content", "new", "gone", "size", "grey"])
+@pytest.mark.parametrize("change", ["content", "new", "gone", "size", "grey", "mode", "target"])
 def test_a_changed_source_or_size_is_noticed(change, photos, tmp_path, capsys):
-    old = prepare(photos, 16, tmp_path / "store").pictures.clone()
-    size, unwanted, count = 16, None, 60
+    target = tmp_path / "target.png"
+    noise(7).save(target)
+    (photos / "link.png").symlink_to(target)
+    Image.new("RGB", (40, 60), "grey").save(photos / "grey.png")
+    prepare(photos, 16, tmp_path / "store")
+    size, unwanted, count, skipped = 16, None, 62, {}
     if change == "content":
         Image.new("RGB", (40, 60), "red").save(photos / "cats" / "1.PNG")
     elif change == "new":
         noise(99).save(photos / "new.png")
-        count = 61
+        count = 63
     elif change == "gone":
         (photos / "cats" / "1.PNG").unlink()
-        count = 59
+        count = 61
     elif change == "size":
         size = 18
+    elif change == "mode":
+        (photos / "cats" / "1.PNG").chmod(0o600)
+    elif change == "target":
+        noise(8, 50, 50).save(target)
     else:
-        Image.new("RGB", (40, 60), "grey").save(photos / "cats" / "1.PNG")
-        unwanted, count = is_grey, 59
+        unwanted, count, skipped = ("no colour", is_grey), 61, {"grey.png": "no colour"}
     new = prepare(photos, size, tmp_path / "store", unwanted=unwanted)
-    assert "have changed: preparing them again" in capsys.readouterr().out
-    assert new.pictures.shape == (count, 3, size, size)
-    assert count != 60 or size != 16 or not torch.equal(old, new.pictures)
-    if unwanted:
-        assert new.skipped == {"cats/1.PNG": "is grey"}
+    assert "preparing it again" in capsys.readouterr().out
+    assert new.pictures.shape == (count, 3, size, size) and new.skipped == skipped
+    fresh = prepare(photos, size, tmp_path / "fresh", unwanted=unwanted)
+    assert torch.equal(new.pictures, fresh.pictures)
+
+
+@pytest.mark.parametrize("damage", ["index", "empty index", "short", "long", "no pictures"])
+def test_a_damaged_store_is_prepared_again(damage, photos, tmp_path, capsys):
+    whole = prepare(photos, 16, tmp_path / "store").pictures.clone()
+    index, pictures = tmp_path / "store" / "index.json", tmp_path / "store" / "pictures.npy"
+    content = pictures.read_bytes()
+    if damage == "no pictures":
+        pictures.unlink()
+    elif "index" in damage:
+        index.write_text("" if "empty" in damage else '{"made')
+    else:
+        pictures.write_bytes(content[:-5] if damage == "short" else content + b"x")
+    assert torch.equal(prepare(photos, 16, tmp_path / "store").pictures, whole)
+    assert "is damaged, or photos has changed: preparing it again" in capsys.readouterr().out
 
 
 def test_what_a_user_writes_into_a_picture_stays_out_of_the_store(photos, tmp_path):
@@ -147,16 +168,20 @@ def bad_pictures(folder):
     with open(odd, "wb") as file:
         file.write(whole)
     (folder / "self").symlink_to(folder)  # a loop of folders
-    used = {*good, "animated.gif", "png_inside.jpg", os.fsdecode(b"bad\xff.jpg")}
+    (folder.parent / "elsewhere").mkdir()
+    red.save(folder.parent / "elsewhere" / "linked.png")
+    (folder / "there").symlink_to(folder.parent / "elsewhere")
+    used = {*good, "animated.gif", "png_inside.jpg", os.fsdecode(b"bad\xff.jpg"), "there/linked.png"}
     return used, {*bad, "bomb.png", "loop.jpg", "nowhere.jpg", "pipe.jpg", "float.tif"}
 
 
 def test_every_picture_is_used_or_listed_with_its_reason(tmp_path):
     (tmp_path / "odd").mkdir()
     used, bad = bad_pictures(tmp_path / "odd")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
         store = prepare(tmp_path / "odd", 16, tmp_path / "store")
+    assert told == []
     assert set(store.names) == used and set(store.skipped) == bad
     assert all(reason and str(tmp_path) not in reason for reason in store.skipped.values()), (
         store.skipped
@@ -235,7 +260,6 @@ def test_damaged_and_huge_members_are_listed(tmp_path):
     raw = bytearray(path.read_bytes())
     info = zipfile.ZipFile(path).getinfo("flipped.jpg")
     raw[info.header_offset + 500] ^= 255
-    raw += b""
     path.write_bytes(raw)
     import colorize_utils.io.photos as photos
 
@@ -335,6 +359,50 @@ def test_a_killed_preparation_goes_on_where_it_stopped(many, tmp_path):
     assert sorted(os.listdir(tmp_path / "store")) == ["index.json", "pictures.npy"]
 
 
+@pytest.mark.parametrize("harm", ["longer", "shorter", "no notes"])
+def test_a_power_cut_is_survived(harm, many, tmp_path):
+    """What was written after the last note is written again; where less is there than noted, all of it."""
+    whole = prepare(many, 16, tmp_path / "whole")
+    process = start(many, tmp_path / "store")
+    while done_so_far(tmp_path / "store") < 100:
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    pictures = tmp_path / "store.partial" / "pictures.npy"
+    if harm == "longer":
+        pictures.write_bytes(pictures.read_bytes() + bytes(5000))
+    elif harm == "shorter":
+        os.truncate(pictures, 10_000)
+    else:
+        (tmp_path / "store.partial" / "progress.json").write_bytes(bytes(100))
+    assert torch.equal(prepare(many, 16, tmp_path / "store").pictures, whole.pictures)
+
+
+def test_a_source_that_vanishes_is_an_error_and_no_bad_pictures(many, tmp_path):
+    process = start(many, tmp_path / "store", stderr=subprocess.PIPE)
+    while done_so_far(tmp_path / "store") < 40:
+        time.sleep(0.005)
+    many.rename(tmp_path / "away")
+    _, errors = process.communicate()
+    assert "No such file or directory" in errors and "it goes on from picture" in errors
+    (tmp_path / "away").rename(many)
+    assert len(prepare(many, 16, tmp_path / "store").names) == 392
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(photos, tmp_path):
+    if not hasattr(os, "setuid") or os.getuid():
+        pytest.skip("needs root, to become somebody else")
+    (photos / "cats").chmod(0)
+    for place in [photos, tmp_path, *tmp_path.parents][:-2]:
+        place.chmod(0o777)
+    program = (
+        "import os, sys; from colorize_utils.io.store import prepare; os.setuid(65534)\n"
+        "prepare(sys.argv[1], 8, sys.argv[2])"
+    )
+    done = subprocess.run([sys.executable, "-c", program, photos, tmp_path / "store"], cwd=ROOT, capture_output=True, text=True)  # fmt: skip
+    assert "Permission denied: make the folder readable, or take it away" in done.stderr
+
+
 def test_two_preparations_at_once_do_no_harm(many, tmp_path):
     first, second = start(many, tmp_path / "store"), start(many, tmp_path / "store")
     outputs = first.communicate()[0] + second.communicate()[0]
@@ -349,11 +417,11 @@ def test_a_full_disk_loses_nothing(photos, tmp_path):
         "import sys; import colorize_utils.io.store as store; store.EVERY = 0\n"
         "import shutil; usage = shutil.disk_usage\n"
         "if len(sys.argv) > 3: store.shutil.disk_usage = lambda path: usage('/')\n"
-        "store.prepare(sys.argv[1], 48, sys.argv[2])"
+        "store.prepare(sys.argv[1], int(sys.argv[4]) if len(sys.argv) > 4 else 48, sys.argv[2])"
     )
     small = tmp_path / "small"
     small.mkdir()
-    for known, message in ((True, "make room, or lower IMAGE_SIZE"), (False, "it goes on from picture")):
+    for known, message in ((True, "make room, or lower IMAGE_SIZE"), (False, "Make room and run again")):
         run = f'mount -t tmpfs -o size=128k none {small} || exit 77; {sys.executable} -c "$0" {photos} {small}/store {"" if known else "x"}; code=$?; cat {small}/store.partial/progress.json; exit $code'
         done = subprocess.run(["unshare", "-rm", "sh", "-c", run, program], cwd=ROOT, capture_output=True, text=True)  # fmt: skip
         if done.returncode in (77, 127):
@@ -362,3 +430,5 @@ def test_a_full_disk_loses_nothing(photos, tmp_path):
         if not known:
             at = json.loads(done.stdout)
             assert at["done"] == at["rows"] >= 5
+            last = done.stderr.splitlines()[-1]
+            assert "No space left on device. Make room and run again: it goes on from picture" in last

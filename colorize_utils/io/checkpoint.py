@@ -1,5 +1,7 @@
 """A trained model on disk: written whole or not at all, read without running any code that a file could hide."""
 
+import errno
+import functools
 import hashlib
 import os
 import pickle
@@ -12,6 +14,24 @@ from colorize_utils.unet import UNet
 
 NORMALISATION = "L/50 - 1, ab/110"
 PARTS = {"model", "info", "state", "architecture", "normalisation"}
+
+
+def plain(model):
+    """The net itself, without torch.compile around it."""
+    return getattr(model, "_orig_mod", model)
+
+
+def architecture(model) -> dict[str, int]:
+    """What tells one U-Net from another.
+
+    Raises:
+        TypeError: it is another kind of net.
+    """
+    if not isinstance(plain(model), UNet):
+        raise TypeError(
+            f"only a UNet can be kept, not a {type(model).__name__}: train without a folder, and save it yourself"
+        )
+    return {key: getattr(plain(model), key) for key in ("in_channels", "out_channels", "base_width")}
 
 
 class Damaged(ValueError):
@@ -30,14 +50,13 @@ def save(path, model: UNet, info: dict, keep=None, **state) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    architecture = {key: getattr(model, key) for key in ("in_channels", "out_channels", "base_width")}
     content = {
-        "architecture": architecture,
+        "architecture": architecture(model),
         "normalisation": NORMALISATION,
         "info": info,
         "state": state,
     }
-    content["model"] = {key: value.detach().cpu() for key, value in model.state_dict().items()}
+    content["model"] = {key: value.detach().cpu() for key, value in plain(model).state_dict().items()}
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
@@ -67,11 +86,23 @@ def fingerprint(pictures) -> str:
     return f"{tuple(pictures.shape)}, {digest[:12]}"
 
 
+def name_of(function) -> str:
+    """A function's name, with what `functools.partial` has fixed; a module's repr."""
+    if isinstance(function, functools.partial):
+        fixed = [
+            *map(repr, function.args),
+            *(f"{key}={value!r}" for key, value in function.keywords.items()),
+        ]
+        return f"{name_of(function.func)}({', '.join(fixed)})"
+    return getattr(function, "__name__", repr(function))
+
+
 def read(path) -> dict:
     """The file's content as `save` wrote it: model, info, state, architecture, normalisation.
 
     Raises:
         FileNotFoundError: there is no such file.
+        MemoryError, OSError: it cannot be read now, whatever it holds.
         Damaged: it is no checkpoint, or not a whole one. ValueError: it is not a checkpoint of this course.
     """
     path = Path(path)
@@ -82,6 +113,10 @@ def read(path) -> dict:
             if broken := archive.testzip():  # checksums, at which torch.load does not look
                 raise zipfile.BadZipFile(broken)
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except (MemoryError, OSError) as error:
+        if getattr(error, "errno", None) != errno.EINVAL:  # which a damaged zip can cause
+            raise
+        raise Damaged(f"{path} is damaged: delete it and train again") from error
     except Exception as error:  # damage shows as almost any exception
         raise Damaged(f"{path} is damaged or is no checkpoint: delete it and train again") from error
     if not isinstance(content, dict) or not PARTS <= content.keys():
@@ -105,12 +140,18 @@ def load(path, device="cpu") -> tuple[UNet, dict]:
 
 def check_architecture(model: UNet, content: dict, path) -> None:
     """Raise a ValueError that names the difference if `content` (from `read`) is of another net than `model`."""
-    for key, stored in content["architecture"].items():
-        if getattr(model, key) != stored:
+    for key, mine in architecture(model).items():
+        stored = content["architecture"][key]
+        if mine != stored:
             raise ValueError(
-                f"{path} holds a net with {key}={stored}, the model has {key}={getattr(model, key)}: "
+                f"{path} holds a net with {key}={stored}, the model has {key}={mine}: "
                 f"build UNet({key}={stored}), or use another CHECKPOINT_DIR"
             )
+    shapes = {key: value.shape for key, value in plain(model).state_dict().items()}
+    if other := set(shapes.items()) ^ {(key, value.shape) for key, value in content["model"].items()}:
+        raise ValueError(
+            f"{path} holds another kind of net: {min(key for key, _ in other)} is not the same in both"
+        )
 
 
 def restore(path, model: UNet, settings: dict, **parts) -> dict:
@@ -135,7 +176,13 @@ def restore(path, model: UNet, settings: dict, **parts) -> dict:
         )
     if missing := [name for name in (*parts, "position") if name not in content["state"]]:
         raise ValueError(f"{path} has no state of {', '.join(missing)}: only a last.pt can be continued")
-    model.load_state_dict(content["model"])
+    kinds = content["state"]["position"]["parts"]
+    for name, part in parts.items():
+        if kinds[name] != type(part).__name__:
+            raise ValueError(
+                f"{path} has the state of {kinds[name]}, the {name} is {type(part).__name__}: use another CHECKPOINT_DIR"
+            )
+    plain(model).load_state_dict(content["model"])
     for name, part in parts.items():
         part.load_state_dict(content["state"][name])
     return content

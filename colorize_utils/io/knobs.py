@@ -16,14 +16,16 @@ CHOICES = {
     "EPOCHS": f"choose {WHOLE}, or 0 to let the lesson choose",
     "LEARNING_RATE": "choose a number above 0, such as 0.001",
     "SEED": "choose a whole number from 0 to 2147483647",
-    "CHECKPOINT_DIR": 'choose the path of a folder, such as "data/runs"',
+    "CHECKPOINT_DIR": 'choose the whole path of a folder, or one in the course, such as "data/runs"',
 }
 
 
 def exists(name: str, value) -> bool:
     """Whether a knob can have this value. Whether DATA is there, `load_images` finds out."""
     if name in ("DATA", "CHECKPOINT_DIR"):
-        return isinstance(value, str) and value.strip() != ""
+        return (
+            isinstance(value, str) and value.strip() != "" and not (name != "DATA" and value[0] == "~")
+        )
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     if name == "LEARNING_RATE":

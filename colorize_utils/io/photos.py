@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import stat
 import zipfile
 from pathlib import Path, PurePosixPath
@@ -21,21 +22,40 @@ def is_candidate(name: str) -> bool:
     return path.suffix.lower() in SUFFIXES and not hidden
 
 
+def raise_it(error: OSError) -> None:
+    raise OSError(
+        error.errno, f"{error.strerror}: make the folder readable, or take it away", error.filename
+    )
+
+
 class Folder:
-    """The pictures below a folder. `files` maps each name, with slashes, to what tells that it has changed."""
+    """The pictures below a folder. `files` maps each name, with slashes, to what tells that it has changed.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
 
     def __init__(self, path):
-        self.path, self.files = Path(path), {}
-        for place, _, names in os.walk(self.path):  # does not follow links to folders, so it ends
+        self.path, self.files, seen = Path(path), {}, set()
+        for place, folders, names in os.walk(self.path, onerror=raise_it, followlinks=True):
+            here = os.stat(place)
+            if (here.st_dev, here.st_ino) in seen:  # a link back to where we have been
+                folders.clear()
+                continue
+            seen.add((here.st_dev, here.st_ino))
+            folders.sort()
             for name in names:
-                relative = Path(place, name).relative_to(self.path).as_posix()
+                file = Path(place, name)
+                relative = file.relative_to(self.path).as_posix()
                 if is_candidate(relative):
-                    found = os.lstat(os.path.join(place, name))
-                    self.files[relative] = f"{found.st_size} {found.st_mtime_ns}"
+                    found = file.stat() if file.exists() else file.lstat()
+                    self.files[relative] = f"{found.st_size} {found.st_mtime_ns} {found.st_mode}"
 
     def open(self, name: str):
         """The file, to read bytes from."""
         path = self.path / name
+        if path.is_symlink() and not path.exists():
+            raise OSError("a link that leads nowhere")
         if not stat.S_ISREG(path.stat().st_mode):
             raise OSError("not a regular file")
         return path.open("rb")
@@ -57,7 +77,7 @@ class Zip:
         members = self.zip.infolist()
         for member in members:
             name = member.filename
-            if name.startswith("/") or ".." in PurePosixPath(name).parts or ":" in name.split("/")[0]:
+            if re.match(r"/|[A-Za-z]:", name) or ".." in PurePosixPath(name).parts:
                 raise ValueError(f"{path} is refused: {name!r} leads out of it")
             if stat.S_ISLNK(member.external_attr >> 16):
                 raise ValueError(f"{path} is refused: {name!r} is a link")
@@ -115,7 +135,9 @@ def read_square(file, size: int) -> np.ndarray:
         if photo.mode == "F":
             raise ValueError("floating-point pixels have no fixed range: save the picture with 8 bits")
         if photo.mode.startswith("I"):  # 16-bit grey, which PIL's convert would clip to white
-            photo = Image.fromarray((np.asarray(photo) // 257).clip(0, 255).astype(np.uint8))
+            values = np.asarray(photo)
+            values = values // 257 if values.max() > 255 else values
+            photo = Image.fromarray(values.clip(0, 255).astype(np.uint8))
         if photo.has_transparency_data:
             photo = photo.convert("RGBA")
             photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo)

@@ -1,6 +1,7 @@
 """A training run that survives disconnects, full disks and impatience. Lesson 04's `fit` runs inside one."""
 
 import math
+import os
 import signal
 import threading
 import time
@@ -50,6 +51,15 @@ class Run:
         self.history = {"train": [], "validation": []}
         self.step, self.average, self.stopping = 0, MovingAverage(), False
         if self.folder:
+            checkpoint.architecture(model)  # better now than after the first epoch
+            if unnamed := [
+                value
+                for value in map(str, self.settings.values())
+                if "<lambda>" in value or " at 0x" in value
+            ]:
+                raise ValueError(
+                    f"{unnamed[0]} has no name by which a later run could know it: define it with def"
+                )
             self._resume()
         self._saved_at = time.monotonic()
 
@@ -59,8 +69,10 @@ class Run:
         return len(self.history["train"])
 
     def _resume(self) -> None:
-        damage = None
-        for path in (self.folder / "last.pt", self.folder / "previous.pt"):
+        damage, last = None, self.folder / "last.pt"
+        for stale in self.folder.glob("*.pt.*.partial"):  # of a process that was killed while it saved
+            stale.unlink()
+        for path in (last, self.folder / "previous.pt"):
             if not path.is_file():
                 continue
             try:
@@ -70,6 +82,8 @@ class Run:
                 continue
             if damage:
                 print(f"last.pt is damaged: taking {path.name}, the save before it")
+            if path != last:
+                os.replace(path, last)  # else the next save would move the damaged one over it
             position = content["state"]["position"]
             self.history, self.step = content["info"]["history"], position["step"]
             self.average.load_state_dict(position["average"])
@@ -78,6 +92,10 @@ class Run:
             return
         if damage:
             raise damage
+        if (self.folder / "best.pt").is_file():
+            raise ValueError(
+                f"{self.folder} holds a best.pt and no last.pt: move it away, or use another CHECKPOINT_DIR"
+            )
 
     def after_step(self) -> None:
         """To be called after each step of the optimiser: counts it, and saves when it is time.
@@ -114,9 +132,12 @@ class Run:
         return {"settings": self.settings, "history": self.history}
 
     def _save(self) -> None:
+        if self.step:
+            self._check_loss()
         self._check_weights()
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        state["position"] = {"step": self.step, "average": self.average.state_dict()}
+        kinds = {name: type(part).__name__ for name, part in self.parts.items()}
+        state["position"] = {"step": self.step, "average": self.average.state_dict(), "parts": kinds}
         state["random"] = random_states()
         last, previous = self.folder / "last.pt", self.folder / "previous.pt"
         checkpoint.save(last, self.model, self._info(), keep=previous, **state)
@@ -170,12 +191,13 @@ class Run:
         ):
             batch = self.settings.get("batch_size", "?")
             raise MemoryError(
-                f"out of memory with BATCH_SIZE = {batch}: halve it, or lower IMAGE_SIZE or BASE_WIDTH{self._kept()}"
+                f"out of memory with BATCH_SIZE = {batch}: halve it, or lower IMAGE_SIZE or BASE_WIDTH, "
+                f"with another CHECKPOINT_DIR{self._kept()}"
             ) from error
 
 
 def random_states() -> dict:
-    """PyTorch's random number generators, on the CPU and on every GPU."""
+    """PyTorch's random number generators, on the CPU and on every CUDA device."""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state_all()

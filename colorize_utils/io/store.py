@@ -4,7 +4,9 @@ A store is a folder with `pictures.npy`, uint8 RGB (N, 3, S, S), which np.load o
 says what it was made of and which files were left out and why.
 """
 
+import errno
 import hashlib
+import io
 import json
 import mmap
 import os
@@ -43,15 +45,16 @@ class Store(NamedTuple):
         """How many pictures were found, used and left out, and the first reasons, in words."""
         found = len(self.names) + len(self.skipped)
         lines = [f"found {found:,} pictures, used {len(self.names):,}, left out {len(self.skipped):,}"]
-        lines += [f"  {printable(name)}: {why}" for name, why in list(self.skipped.items())[:most]]
+        lines += [f"  {printable(f'{name}: {why}')}" for name, why in list(self.skipped.items())[:most]]
         if len(self.skipped) > most:
             lines.append(f"  ... all of them are listed in {self.folder / 'index.json'}")
         return "\n".join(lines)
 
 
-def printable(name: str) -> str:
-    """A file name that any terminal can show."""
-    return name.encode("utf-8", "backslashreplace").decode()
+def printable(text: str) -> str:
+    """Text that this terminal can show."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def prepare(source, image_size: int, folder, order=None, unwanted=None) -> Store:
@@ -64,21 +67,14 @@ def prepare(source, image_size: int, folder, order=None, unwanted=None) -> Store
         source: a folder or a zip, see `open_source`.
         image_size: side of the squares in pixels.
         order: a key to sort the names by; the rows of the store have this order.
-        unwanted: a function like `is_grey`, uint8 (1, 3, S, S) -> bool; pictures for which it is true are left out.
+        unwanted: a reason and a function like `is_grey`, uint8 (1, 3, S, S) -> bool; pictures for which it is true
+            are left out for that reason.
 
     Raises:
-        FileNotFoundError, ValueError: as for `open_source`. OSError: the disk is full; what is done is kept.
+        FileNotFoundError, ValueError: as for `open_source`. OSError: the disk is full, or pictures cannot be reached;
+            what is done is kept.
     """
-    source, folder = open_source(source), Path(folder)
-    names = sorted(source.files, key=order)
-    digest = hashlib.sha256()
-    for name in names:
-        digest.update(f"{name}\0{source.files[name]}\0".encode(errors="surrogateescape"))
-    made_of = {
-        "files": digest.hexdigest(),
-        "image_size": image_size,
-        "left out": getattr(unwanted, "__name__", None),
-    }
+    folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f"{folder.name}.lock"))
     try:
@@ -87,21 +83,34 @@ def prepare(source, image_size: int, folder, order=None, unwanted=None) -> Store
         print(f"another process is preparing {folder.name}: waiting for it")
         lock.acquire()
     try:
-        index = read_json(folder / "index.json")
-        if index.get("made of") != made_of or not (folder / "pictures.npy").is_file():
-            if index:
-                print(f"the pictures in {source.path} have changed: preparing them again")
+        source = open_source(source)
+        names = sorted(source.files, key=order)
+        digest = hashlib.sha256()
+        for name in names:
+            digest.update(f"{name}\0{source.files[name]}\0".encode(errors="surrogatepass"))
+        left_out = unwanted[0] if unwanted else None
+        made_of = {"files": digest.hexdigest(), "image_size": image_size, "left out": left_out}
+        store = opened(folder, names, made_of)
+        if store is None:
+            if folder.exists():
+                print(f"{folder.name} is damaged, or {source.path.name} has changed: preparing it again")
             build(source, names, made_of, folder, unwanted)
-            index = read_json(folder / "index.json")
+            store = opened(folder, names, made_of)
     finally:
         lock.release()
+    return store
+
+
+def opened(folder: Path, names: list[str], made_of: dict) -> Store | None:
+    """The store at `folder`, or None if it is absent, damaged, or not made of this."""
+    index, file = read_json(folder / "index.json"), folder / "pictures.npy"
+    if index.get("made of") != made_of or not file.is_file():
+        return None
     skipped = index["skipped"]
-    return Store(
-        open_pictures(folder / "pictures.npy"),
-        [name for name in names if name not in skipped],
-        skipped,
-        folder,
-    )
+    kept, size = [name for name in names if name not in skipped], made_of["image_size"]
+    if file.stat().st_size != len(header(0, size)) + len(kept) * 3 * size * size:
+        return None
+    return Store(open_pictures(file), kept, skipped, folder)
 
 
 def reason(error: Exception) -> str:
@@ -112,8 +121,21 @@ def reason(error: Exception) -> str:
 
 
 def read_json(path: Path) -> dict:
-    """The file's content, or {} if there is none."""
-    return json.loads(path.read_text()) if path.is_file() else {}
+    """The file's content, or {} if there is none, or it is damaged."""
+    try:
+        return json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError:
+        return {}
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w") as file:
+        json.dump(content, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
 
 
 def open_pictures(path: Path) -> torch.Tensor:
@@ -128,44 +150,76 @@ def open_pictures(path: Path) -> torch.Tensor:
     return torch.frombuffer(memory, dtype=torch.uint8, offset=start).reshape(shape)
 
 
-def write_header(file, count: int, size: int) -> int:
-    """Write a .npy's header at the start of the file; numpy leaves room for any count, so its length is constant."""
-    file.seek(0)
-    header = {"descr": "|u1", "fortran_order": False, "shape": (count, 3, size, size)}
-    np.lib.format.write_array_header_1_0(file, header)
-    return file.tell()
+def header(count: int, size: int) -> bytes:
+    """A .npy's header; numpy leaves room for any count, so its length is constant."""
+    shape = (count, 3, size, size)
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return file.getvalue()
 
 
 def read(source, name: str, size: int, unwanted) -> bytes | str:
-    """The picture's bytes, or why there are none. Pillow has almost any exception for a broken file."""
+    """The picture's bytes, or why there are none. Pillow has almost any exception for a broken file.
+
+    Raises:
+        MemoryError, OSError: the fault is not the picture's: no memory, a disk or network that fails.
+    """
     try:
         with source.open(name) as file:
             square = read_square(file, size)
     except Exception as error:
+        passing = isinstance(error, OSError) and error.errno not in (None, errno.EACCES, errno.EPERM)
+        if passing or isinstance(error, MemoryError):
+            raise
         return reason(error)
-    if unwanted and bool(unwanted(torch.from_numpy(square.copy())[None])):
-        return unwanted.__name__.replace("_", " ")
+    if unwanted and bool(unwanted[1](torch.from_numpy(square.copy())[None])):
+        return unwanted[0]
     return square.tobytes()
 
 
 def build(source, names: list[str], made_of: dict, folder: Path, unwanted) -> None:
     """Prepare into FOLDER.partial, noting every so often how far it is; rename that when all is done."""
     partial, size = folder.with_name(f"{folder.name}.partial"), made_of["image_size"]
-    progress, picture_bytes = partial / "progress.json", 3 * size * size
-    ahead = min(256, 2 + 16 * 2**20 // picture_bytes)  # pictures decoded or being decoded, about 16 MB
+    pictures, progress = partial / "pictures.npy", partial / "progress.json"
+    start, picture_bytes = len(header(0, size)), 3 * size * size
     at = read_json(progress)
-    if at.get("made of") != made_of:
+    if at.get("made of") != made_of or pictures.stat().st_size < start + at["rows"] * picture_bytes:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        (partial / "pictures.npy").touch()
+        pictures.write_bytes(header(0, size))
         at = {"made of": made_of, "done": 0, "rows": 0, "skipped": {}}
     elif at["done"]:
         print(f"going on after {at['done']:,} of {len(names):,} pictures")
     needed = (len(names) - at["done"]) * picture_bytes
     if needed > shutil.disk_usage(partial).free:
         raise OSError(
-            f"the store needs {needed / 1e9:.1f} GB more at {partial}: make room, or lower IMAGE_SIZE"
+            errno.ENOSPC,
+            f"the store needs {needed / 1e9:.1f} GB more at {partial}: make room, or lower IMAGE_SIZE",
         )
+    try:
+        with pictures.open("r+b") as file:
+            file.truncate(start + at["rows"] * picture_bytes)
+            file.seek(0, os.SEEK_END)
+            append(file, source, names, at, unwanted, progress)
+            file.seek(0)
+            file.write(header(at["rows"], size))
+            file.flush()
+            os.fsync(file.fileno())
+        write_json(partial / "index.json", {"made of": made_of, "skipped": at["skipped"]})
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise OSError(
+            error.errno,
+            f"{error}. {'Make room' if full else 'Mend that'} and run again: it goes on from picture "
+            f"{read_json(progress).get('done', 0):,} of {len(names):,} in {partial}",
+        ) from error
+    put_in_place(partial, folder)
+
+
+def append(file, source, names: list[str], at: dict, unwanted, progress: Path) -> None:
+    """Write the pictures from `at["done"]` on to the file, decoding on all cores, and keep `at` up to date."""
+    size = at["made of"]["image_size"]
+    ahead = min(256, 2 + 16 * 2**20 // (3 * size * size))  # pictures that wait in memory, about 16 MB
 
     def note():
         file.flush()
@@ -174,15 +228,11 @@ def build(source, names: list[str], made_of: dict, folder: Path, unwanted) -> No
         return time.monotonic()
 
     with (
-        (partial / "pictures.npy").open("r+b") as file,
         ThreadPoolExecutor(os.cpu_count()) as pool,  # decoding and resizing leave Python's lock
         tqdm(initial=at["done"], total=len(names), desc="preparing", unit="picture", leave=False) as bar,
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        start = write_header(file, 0, size)
-        file.truncate(start + at["rows"] * picture_bytes)
-        file.seek(0, os.SEEK_END)
         waiting, todo, noted = deque(), iter(names[at["done"] :]), time.monotonic()
         try:
             while True:
@@ -202,23 +252,21 @@ def build(source, names: list[str], made_of: dict, folder: Path, unwanted) -> No
                 if time.monotonic() - noted >= EVERY:
                     noted = note()
             note()
-            write_header(file, at["rows"], size)
-            os.fsync(file.fileno())
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f"{error.strerror} at {partial}: make room and run again, it goes on from picture {read_json(progress).get('done', 0):,}",
-            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
-    write_json(partial / "index.json", {"made of": made_of, "skipped": at["skipped"]})
-    shutil.rmtree(folder, ignore_errors=True)
+
+
+def put_in_place(partial: Path, folder: Path) -> None:
+    """Rename the finished store, after moving aside the one that it replaces."""
+    old = folder.with_name(f"{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    try:
+        if folder.exists():
+            os.replace(folder, old)
+    except PermissionError as error:  # Windows, while a process still looks at the old pictures
+        raise PermissionError(
+            f"{folder} is in use: restart the kernels that use it and run again"
+        ) from error
     os.replace(partial, folder)
     (folder / "progress.json").unlink()
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=1))
-    os.replace(partial, path)
+    shutil.rmtree(old, ignore_errors=True)
