@@ -2,8 +2,8 @@
 the store, beside the usual way, a Dataset that opens, resizes and converts one by one in a DataLoader with two workers;
 and `fit`'s loop on the store, beside the same net on one batch that is already there."""
 
+import itertools
 import os
-import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -64,9 +64,12 @@ def main(folder: Path) -> None:
     jpegs.mkdir()
     paths = write_jpegs(jpegs)
 
+    places = (
+        folder / f"store_{i}" for i in itertools.count()
+    )  # a new one each time, or it would be there
+
     def prepared():
-        shutil.rmtree(folder / "store", ignore_errors=True)
-        return prepare(jpegs, SIZE, folder / "store")
+        return prepare(jpegs, SIZE, next(places))
 
     def decoder():
         with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -16,10 +16,10 @@ MOST_EXPANSION = 200  # pictures hardly shrink in a zip; a bomb shrinks over a t
 
 
 def is_candidate(name: str) -> bool:
-    """Whether a relative path looks like a picture that is meant to be seen."""
-    path = PurePosixPath(name)
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return path.suffix.lower() in SUFFIXES and not hidden
+    """Whether a relative path, with slashes, looks like a picture that is meant to be seen."""
+    parts = name.split("/")
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    return os.path.splitext(parts[-1])[1].lower() in SUFFIXES and not hidden
 
 
 def raise_it(error: OSError) -> None:
@@ -44,21 +44,22 @@ class Folder:
                 continue
             seen.add((here.st_dev, here.st_ino))
             folders.sort()
+            inside = Path(place).relative_to(self.path).as_posix()
             for name in names:
-                file = Path(place, name)
-                relative = file.relative_to(self.path).as_posix()
+                relative = name if inside == "." else f"{inside}/{name}"
                 if is_candidate(relative):
-                    found = file.stat() if file.exists() else file.lstat()
+                    file = os.path.join(place, name)
+                    found = os.stat(file) if os.path.exists(file) else os.lstat(file)
                     self.files[relative] = f"{found.st_size} {found.st_mtime_ns} {found.st_mode}"
 
     def open(self, name: str):
         """The file, to read bytes from."""
-        path = self.path / name
-        if path.is_symlink() and not path.exists():
+        path = os.path.join(self.path, name)
+        if os.path.islink(path) and not os.path.exists(path):
             raise OSError("a link that leads nowhere")
-        if not stat.S_ISREG(path.stat().st_mode):
+        if not stat.S_ISREG(os.stat(path).st_mode):
             raise OSError("not a regular file")
-        return path.open("rb")
+        return open(path, "rb")
 
 
 class Zip:
