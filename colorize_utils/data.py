@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['SEEN', 'UNSEEN', 'Images', 'photograph', 'random_squares', 'split_scene', 'sample_images', 'cifar_images',
-           'name_hash', 'part_of', 'folder_images', 'load_images', 'chroma', 'is_grey']
+           'name_hash', 'part_of', 'chroma', 'is_grey', 'folder_images', 'load_images']
 
 # %% ../notebooks/01_data_loading.ipynb #33d57e43
 import hashlib
@@ -101,6 +101,17 @@ def part_of(name: str) -> int:
     """0 (train, 80 %), 1 (validation, 10 %) or 2 (test, 10 %), from the name alone."""
     return max(name_hash(name) % 10 - 7, 0)
 
+# %% ../notebooks/01_data_loading.ipynb #05f86777
+def chroma(rgb: torch.Tensor) -> torch.Tensor:
+    """Mean over each picture's pixels of max(R, G, B) - min(R, G, B): uint8 (N, 3, H, W) -> (N,), 0..255."""
+    parts = rgb.split(256)  # a large set need not fit in memory
+    return torch.cat([(p.amax(dim=1) - p.amin(dim=1)).float().mean(dim=(1, 2)) for p in parts])
+
+# %% ../notebooks/01_data_loading.ipynb #8af9ee8d
+def is_grey(rgb: torch.Tensor, tolerance: float = 2) -> torch.Tensor:
+    """True for each picture of uint8 (N, 3, H, W) whose chroma is at most `tolerance`: bool (N,)."""
+    return chroma(rgb) <= tolerance
+
 # %% ../notebooks/01_data_loading.ipynb #9be0d4c7
 def folder_images(source, root="data", image_size: int = 32, skip_grey: bool = False) -> Images:
     """The middle squares of all pictures in a folder or a zip, from the disk; prints which were left out, if any.
@@ -166,14 +177,3 @@ def load_images(
             '"sample", "cifar10", "cifar100", "dogs-vs-cats" or the path of a folder or zip of pictures'
         )
     return folder_images(place, root, image_size, skip_grey)
-
-# %% ../notebooks/01_data_loading.ipynb #05f86777
-def chroma(rgb: torch.Tensor) -> torch.Tensor:
-    """Mean over each picture's pixels of max(R, G, B) - min(R, G, B): uint8 (N, 3, H, W) -> (N,), 0..255."""
-    parts = rgb.split(256)  # a large set need not fit in memory
-    return torch.cat([(p.amax(dim=1) - p.amin(dim=1)).float().mean(dim=(1, 2)) for p in parts])
-
-# %% ../notebooks/01_data_loading.ipynb #8af9ee8d
-def is_grey(rgb: torch.Tensor, tolerance: float = 2) -> torch.Tensor:
-    """True for each picture of uint8 (N, 3, H, W) whose chroma is at most `tolerance`: bool (N,)."""
-    return chroma(rgb) <= tolerance

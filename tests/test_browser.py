@@ -1,5 +1,6 @@
 """Every lesson in JupyterLab, in a real browser: opened, all cells run, every picture drawn."""
 
+import io
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -90,6 +92,19 @@ def prompts(page):
     return page.locator(".jp-Notebook .jp-CodeCell .jp-InputPrompt").all_inner_texts()
 
 
+def photograph(page, path):
+    """The whole lesson, screen by screen, one below the other."""
+    panel = page.locator(".jp-WindowedPanel-outer")
+    height, seen = panel.evaluate("panel => [panel.scrollHeight, panel.clientHeight]")
+    whole = Image.new("RGB", (int(panel.bounding_box()["width"]), height))
+    for top in range(0, height, seen):
+        at = panel.evaluate("(panel, top) => { panel.scrollTop = top; return panel.scrollTop }", top)
+        page.wait_for_timeout(100)
+        whole.paste(Image.open(io.BytesIO(panel.screenshot())), (0, int(at)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole.save(path)
+
+
 @pytest.mark.parametrize("path", tool.lessons(), ids=lambda path: path.stem)
 def test_a_lesson_runs_in_jupyterlab(path, page, server):
     page.goto(server.replace("/lab?", f"/lab/tree/notebooks/{path.name}?reset&"))
@@ -108,8 +123,7 @@ def test_a_lesson_runs_in_jupyterlab(path, page, server):
         assert time.monotonic() < limit, prompts(page)
         time.sleep(0.5)
     page.wait_for_timeout(500)
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / f"{path.stem}.png")
+    photograph(page, SCREENSHOTS / f"{path.stem}.png")
     assert [text.strip("[]: ") for text in prompts(page)] == [str(i + 1) for i in range(cells)]
     for kind in ("error", "stderr"):
         assert page.locator(f"[data-mime-type='application/vnd.jupyter.{kind}']").all_inner_texts() == []

@@ -115,7 +115,7 @@ def test_a_damaged_store_is_prepared_again(damage, photos, tmp_path, capsys):
     else:
         pictures.write_bytes(content[:-5] if damage == "short" else content + b"x")
     assert torch.equal(prepare(photos, 16, tmp_path / "store").pictures, whole)
-    assert "is damaged, or photos has changed: preparing it again" in capsys.readouterr().out
+    assert "photos has changed since, or its store is damaged: preparing it again" in capsys.readouterr().out
 
 
 def test_what_a_user_writes_into_a_picture_stays_out_of_the_store(photos, tmp_path):
