@@ -115,7 +115,10 @@ def test_a_damaged_store_is_prepared_again(damage, photos, tmp_path, capsys):
     else:
         pictures.write_bytes(content[:-5] if damage == "short" else content + b"x")
     assert torch.equal(prepare(photos, 16, tmp_path / "store").pictures, whole)
-    assert "photos has changed since, or its store is damaged: preparing it again" in capsys.readouterr().out
+    assert (
+        "photos has changed since, or its store is damaged: preparing it again"
+        in capsys.readouterr().out
+    )
 
 
 def test_what_a_user_writes_into_a_picture_stays_out_of_the_store(photos, tmp_path):
@@ -309,7 +312,7 @@ import colorize_utils.io.store as store
 store.EVERY = 0.02
 read = store.read_square
 def slow(file, size):
-    time.sleep(0.004)  # so that the test has time to kill
+    time.sleep(0.02)  # so that the test has time to kill
     return read(file, size)
 store.read_square = slow
 result = store.prepare(sys.argv[1], 16, sys.argv[2], unwanted=None)
@@ -342,10 +345,9 @@ def done_so_far(folder):
 def test_a_killed_preparation_goes_on_where_it_stopped(many, tmp_path):
     whole = prepare(many, 16, tmp_path / "whole")
     stops = [0]
-    for _ in range(KILLS):
+    for kill in range(1, KILLS + 1):
         process = start(many, tmp_path / "store")
-        goal = stops[-1] + max(20, 300 // KILLS)
-        while process.poll() is None and done_so_far(tmp_path / "store") < goal:
+        while process.poll() is None and done_so_far(tmp_path / "store") < kill * 300 / KILLS:
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         process.wait()
