@@ -93,7 +93,9 @@ def prepare(source, image_size: int, folder, order=None, unwanted=None) -> Store
         store = opened(folder, names, made_of)
         if store is None:
             if folder.exists():
-                print(f"{source.path.name} has changed since, or its store is damaged: preparing it again")
+                print(
+                    f"{source.path.name} has changed since, or its store is damaged: preparing it again"
+                )
             build(source, names, made_of, folder, unwanted)
             store = opened(folder, names, made_of)
     finally:
