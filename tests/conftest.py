@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 
 os.environ["TQDM_DISABLE"] = "1"
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -31,3 +33,21 @@ def real_cifar100() -> Path:
     if not (root / "cifar-100-python" / "train").is_file():
         pytest.skip(f"the real CIFAR-100 is not in {root}: put it there, or set COLORIZE_DATA")
     return root
+
+
+@pytest.fixture
+def as_nobody(tmp_path, tmp_path_factory):
+    """Runs a program as another user, who may enter tmp_path but is bound by the permissions below it."""
+    if not hasattr(os, "setuid") or os.getuid():
+        pytest.skip("needs root, to become somebody else")
+    top = tmp_path_factory.getbasetemp().parent  # pytest's own folders, nothing above them
+    for place in [tmp_path, *tmp_path.parents]:
+        if place == top or top in place.parents:
+            place.chmod(0o777)
+
+    def run(program, *arguments):
+        first = "import os, sys\nfrom PIL import Image\nImage.init()\nimport colorize_utils.io.store\nos.setuid(65534)\n"
+        command = [sys.executable, "-c", first + program, *map(str, arguments)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    return run

@@ -198,21 +198,14 @@ def test_every_picture_is_used_or_listed_with_its_reason(tmp_path):
     assert again.names == store.names and again.skipped == store.skipped
 
 
-def test_an_unreadable_file_is_listed(tmp_path):
-    if not hasattr(os, "setuid") or os.getuid():
-        pytest.skip("needs root, to become somebody else")
+def test_an_unreadable_file_is_listed(tmp_path, as_nobody):
     folder = tmp_path / "photos"
     folder.mkdir()
     noise(1).save(folder / "open.png")
     noise(2).save(folder / "locked.png")
     (folder / "locked.png").chmod(0)
-    for place in [folder, tmp_path, *tmp_path.parents][:-2]:
-        place.chmod(0o777)
-    program = (
-        "import os, sys; from PIL import Image; from colorize_utils.io.store import prepare; Image.init(); os.setuid(65534)\n"
-        "print(prepare(sys.argv[1], 8, sys.argv[2]).report())"
-    )
-    done = subprocess.run([sys.executable, "-c", program, folder, tmp_path / "store"], cwd=ROOT, capture_output=True, text=True)  # fmt: skip
+    program = "from colorize_utils.io.store import prepare; print(prepare(sys.argv[1], 8, sys.argv[2]).report())"
+    done = as_nobody(program, folder, tmp_path / "store")
     assert "used 1, left out 1" in done.stdout and "locked.png: Permission denied" in done.stdout, (
         done.stderr
     )
@@ -391,17 +384,10 @@ def test_a_source_that_vanishes_is_an_error_and_no_bad_pictures(many, tmp_path):
     assert len(prepare(many, 16, tmp_path / "store").names) == 392
 
 
-def test_a_folder_that_cannot_be_listed_is_an_error(photos, tmp_path):
-    if not hasattr(os, "setuid") or os.getuid():
-        pytest.skip("needs root, to become somebody else")
+def test_a_folder_that_cannot_be_listed_is_an_error(photos, tmp_path, as_nobody):
     (photos / "cats").chmod(0)
-    for place in [photos, tmp_path, *tmp_path.parents][:-2]:
-        place.chmod(0o777)
-    program = (
-        "import os, sys; from colorize_utils.io.store import prepare; os.setuid(65534)\n"
-        "prepare(sys.argv[1], 8, sys.argv[2])"
-    )
-    done = subprocess.run([sys.executable, "-c", program, photos, tmp_path / "store"], cwd=ROOT, capture_output=True, text=True)  # fmt: skip
+    program = "from colorize_utils.io.store import prepare; prepare(sys.argv[1], 8, sys.argv[2])"
+    done = as_nobody(program, photos, tmp_path / "store")
     assert "Permission denied: make the folder readable, or take it away" in done.stderr
 
 
