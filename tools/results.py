@@ -71,6 +71,18 @@ def commit() -> str:
     return (git("rev-parse", "--short=12", "HEAD") or "unknown") + ("-dirty" if changed else "")
 
 
+def provenance(start: float, at: str) -> dict:
+    """How long a run took since `start`, when, and with what."""
+    return {
+        "seconds": round(time.perf_counter() - start, 1),
+        "date": str(datetime.date.today()),
+        "commit": at,
+        "machine": {"system": platform.system(), "cores": os.cpu_count(), "device": DEVICE},
+        "versions": {"python": platform.python_version()}
+        | {package: version(package) for package in ("torch", "torchvision", "numpy")},
+    }
+
+
 def run_folder(seed: int) -> Path:
     return WORK / f"mse_w16_seed{seed}"
 
@@ -270,12 +282,7 @@ def main(folder) -> None:
             "seed": None,
             "settings": None,
             **found,
-            "seconds": round(time.perf_counter() - start, 1),
-            "date": str(datetime.date.today()),
-            "commit": at,
-            "machine": {"system": platform.system(), "cores": os.cpu_count(), "device": DEVICE},
-            "versions": {"python": platform.python_version()}
-            | {package: version(package) for package in ("torch", "torchvision", "numpy")},
+            **provenance(start, at),
         }
         print(json.dumps(run["metrics"], indent=1), flush=True)
         write(WORK / f"{name}.json", run)
