@@ -93,7 +93,10 @@ def fit(
     settings["loss"] = checkpoint.name_of(loss)
     settings["pictures"] = [checkpoint.fingerprint(part) for part in images[:2]]
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-    with Run(model, folder, settings, save_minutes=save_minutes, optimizer=optimizer) as run:
+    parts = {"optimizer": optimizer}
+    if isinstance(loss, nn.Module):
+        parts["loss"] = loss  # what it knows, such as lesson 8's weights, is kept, too
+    with Run(model, folder, settings, save_minutes=save_minutes, **parts) as run:
         for epoch in range(run.epoch, epochs):
             order = torch.Generator().manual_seed(1000 * seed + epoch)
             train = train_epoch(model, images.train, optimizer, loss, batch_size, order, run)

@@ -100,11 +100,12 @@ def test_every_table_stands_somewhere_and_the_main_one_in_readme_and_lesson_06()
             assert holders == ["README", "06_measuring_color"]
 
 
-def test_the_plot_is_drawn_from_the_files():
-    with Image.open(generate.CURVES) as plot:
-        assert plot.text["Description"] == generate.digest_of_curves(), "run: make generate"
+@pytest.mark.parametrize("name", generate.PLOTS)
+def test_the_plots_are_drawn_from_the_files(name):
+    with Image.open(generate.RESULTS / name) as plot:
+        assert plot.text["Description"] == generate.digest_of(name), "run: make generate"
         assert plot.width > 500
-    assert "](data/results/curves.png)" in README
+    assert f"](data/results/{name})" in README
 
 
 def test_lesson_06_shows_the_curves_of_the_files():
@@ -134,11 +135,15 @@ SHOWN = {
 }  # fmt: skip
 
 
+def generated() -> list[str]:
+    return [table() for table in generate.TABLES.values()] + [*map(generate.digest_of, generate.PLOTS)]
+
+
 @pytest.mark.parametrize(
     "name, keys", [(name, keys) for name, all_keys in SHOWN.items() for keys in all_keys]
 )
 def test_another_number_in_a_file_is_found(name, keys, tmp_path, monkeypatch):
-    before = [table() for table in generate.TABLES.values()] + [generate.digest_of_curves()]
+    before = generated()
     for file in FILES:
         (tmp_path / file.name).write_bytes(file.read_bytes())
     content = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
@@ -147,8 +152,7 @@ def test_another_number_in_a_file_is_found(name, keys, tmp_path, monkeypatch):
     holder[last] += 10 if name == "memory" else 1
     (tmp_path / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
     monkeypatch.setattr(generate, "RESULTS", tmp_path)
-    after = [table() for table in generate.TABLES.values()] + [generate.digest_of_curves()]
-    assert before != after
+    assert before != generated()
 
 
 # ---- make results, on few pictures and a tiny net ----

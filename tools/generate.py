@@ -12,7 +12,6 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "data" / "results"
-CURVES = RESULTS / "curves.png"
 REPOSITORY = re.compile(r"(/github(?:\.com)?/)[\w.-]+(?=/image-colorization-unet)")
 
 
@@ -197,12 +196,141 @@ def bench_table() -> str:
     return "\n".join(rows)
 
 
+RACERS = {
+    "grey": "painting everything grey",
+    "mean_color": "painting everything in the mean colour",
+    "mse": "MSE",
+    "l1": "L1",
+    "huber": "Huber, from 11 units of ab on",
+    "saturated_as_weighted_mse": "MSE, its saturation × {saturation:.2f}",
+    "weighted_mse": "rarity-weighted MSE",
+    "cross_entropy": "cross-entropy, T = 0.38",
+    "rebalanced": "rebalanced cross-entropy, T = 0.38",
+    "saturated_as_chosen": "MSE, its saturation × {saturation:.2f}",
+    "chosen": "**{chosen}**",
+}
+NETS = {
+    **{name: text for name, text in RACERS.items() if name in ("mse", "l1", "huber", "weighted_mse")},
+    "cross_entropy": "cross-entropy",
+    "rebalanced": "rebalanced cross-entropy",
+    "power_0.25": "rarity-weighted MSE, power ¼",
+    "power_0.5": "rarity-weighted MSE, power ½",
+    "blend_0.5": "half MSE, half rarity-weighted MSE",
+    "chroma": "MSE weighted by chroma",
+    "sampled": "MSE, pictures sampled by rarity",
+}
+
+
+def setting(net: str, decoding: dict) -> str:
+    """A net of the race and what comes behind it, in words."""
+    parts = [NETS[net]]
+    if decoding.get("rebalance"):
+        parts.append(f"rebalanced afterwards to the power {decoding['rebalance']:g}")
+    if "temperature" in decoding:
+        parts.append(f"T = {decoding['temperature']:g}")
+    if decoding.get("saturation", 1) != 1:
+        parts.append(f"saturation × {decoding['saturation']:g}")
+    return ", ".join(parts)
+
+
+def racer_name(row: str, run: dict) -> str:
+    """A row of the race's table, in words."""
+    how = run["rows"][row]["decoding"]
+    factors = [one["saturation"] for one in how] if isinstance(how, list) else [1]
+    chosen = setting(run["chosen"]["net"], run["chosen"]["decoding"])
+    return RACERS[row].format(saturation=sum(factors) / len(factors), chosen=chosen)
+
+
+def mean_and_error(values: list[float], digits: int) -> str:
+    """The mean over the seeds and its standard error."""
+    mean = sum(values) / len(values)
+    if len(values) == 1:
+        return f"{mean:.{digits}f}"
+    error = (sum((x - mean) ** 2 for x in values) / (len(values) - 1) / len(values)) ** 0.5
+    return f"{mean:.{digits}f} ± {error:.{digits}f}"
+
+
+def race_table() -> str:
+    """The race of the losses on the test pictures of CIFAR-100, as measured by `make results`."""
+    run = result("race")
+    columns = {"psnr": 2, "ssim": 3, "delta_e": 2, "auc": 2, "balanced_auc": 2, "share": 0}
+    rows = [
+        "| | PSNR, dB | SSIM | ΔE00 | AuC, % | balanced AuC, % | share of the truth's colourfulness |"
+    ]
+    rows.append("| --- |" + " --- |" * len(columns))
+    for name in RACERS:
+        scores = run["rows"][name]["scores"]
+        cells = [
+            mean_and_error([one[key] * (100 if key == "share" else 1) for one in scores], digits)
+            for key, digits in columns.items()
+        ]
+        rows.append(f"| {racer_name(name, run)} | {' | '.join(cells)} % |")
+    settings = run["settings"]
+    return "\n".join(rows) + (
+        f"\n\n(Width {settings['base_width']}, {settings['pictures']:,} pictures × {sum(settings['epochs'])} epochs, "
+        f"{len(settings['seeds'])} seeds, mean ± standard error on {run['data']['test']:,} test pictures. The learning rate of "
+        f"each loss, the last row's setting and the saturations were chosen on {settings['validation']:,} validation pictures.)"
+    )
+
+
+def mean_scores(row: str) -> dict[str, float]:
+    """A row of the race, the mean of its seeds."""
+    scores = result("race")["rows"][row]["scores"]
+    return {key: sum(one[key] for one in scores) / len(scores) for key in scores[0]}
+
+
+def race_verdict() -> str:
+    """What the race found, in two sentences."""
+    run = result("race")
+    mse, weighted, chosen, louder = map(
+        mean_scores, ("mse", "weighted_mse", "chosen", "saturated_as_chosen")
+    )
+    balanced, difference = (chosen[key] - louder[key] for key in ("balanced_auc", "delta_e"))
+    return (
+        f"Weighting the squared error by rarity raises the colourfulness from {mse['share']:.0%} to {weighted['share']:.0%} of the "
+        f"truth's and the balanced AuC by {weighted['balanced_auc'] - mse['balanced_auc']:.1f} points, and costs "
+        f"{mse['psnr'] - weighted['psnr']:.1f} dB of PSNR. The best bargain that we found ({setting(**run['chosen'])}) reaches "
+        f"{chosen['share']:.0%} for {mse['psnr'] - chosen['psnr']:.1f} dB; beside MSE with its saturation raised to the same "
+        f"colourfulness, its balanced AuC is {abs(balanced):.1f} points {'higher' if balanced > 0 else 'lower'} and its ΔE00 "
+        f"{abs(difference):.2f} {'lower' if difference < 0 else 'higher'}."
+    )
+
+
+def race_targets() -> str:
+    """The goals that were set before the race, and what became of them."""
+    mse, weighted, chosen, louder = map(
+        mean_scores, ("mse", "weighted_mse", "chosen", "saturated_as_chosen")
+    )
+    goals = [
+        ("rarity-weighted MSE: colourfulness", "≥ 90 %", f"{weighted['share']:.0%}", weighted["share"] >= 0.895),
+        ("rarity-weighted MSE: balanced AuC beside MSE's", "≥ +2.5 points",
+         f"{weighted['balanced_auc'] - mse['balanced_auc']:+.1f}", weighted["balanced_auc"] - mse["balanced_auc"] >= 2.5),
+        ("best bargain: colourfulness", "≥ 75 %", f"{chosen['share']:.0%}", chosen["share"] >= 0.745),
+        ("best bargain: PSNR beside MSE's", "≥ −1.0 dB", f"{chosen['psnr'] - mse['psnr']:+.2f}", chosen["psnr"] - mse["psnr"] >= -1),
+        ("best bargain: balanced AuC beside equally colourful MSE's", "higher",
+         f"{chosen['balanced_auc'] - louder['balanced_auc']:+.1f}", chosen["balanced_auc"] > louder["balanced_auc"]),
+        ("best bargain: ΔE00 beside equally colourful MSE's", "lower",
+         f"{chosen['delta_e'] - louder['delta_e']:+.2f}", chosen["delta_e"] < louder["delta_e"]),
+    ]  # fmt: skip
+    rows = ["| goal | wanted | found | met |", "| --- | --- | --- | --- |"]
+    return "\n".join(
+        rows
+        + [
+            f"| {what} | {wanted} | {found} | {'yes' if met else '**no**'} |"
+            for what, wanted, found, met in goals
+        ]
+    )
+
+
 TABLES = {
     "lessons": lesson_table,
     "sample": sample_table,
     "cifar100": cifar100_table,
     "conventions": conventions,
     "cost": cost,
+    "race": race_table,
+    "verdict": race_verdict,
+    "targets": race_targets,
     "memory": memory_table,
     "photographs": photographs_table,
     "bench": bench_table,
@@ -217,28 +345,22 @@ def filled(text: str) -> str:
     return text
 
 
-def digest_of_curves() -> str:
-    """Tells whether the plot was drawn from the files as they are."""
-    numbers = [[run["curves"] for run in seeds()], result("grey")["metrics"]["mse"]]
-    return hashlib.sha256(json.dumps(numbers).encode()).hexdigest()
-
-
-def digest_in_plot() -> str:
-    """The digest of the numbers from which README's plot was drawn; "" where there is none."""
-    if not CURVES.is_file():
-        return ""
-    with Image.open(CURVES) as plot:
-        return plot.text.get("Description", "")
-
-
-def draw_curves() -> None:
-    """README's plot: training and test error of each seed, beside grey."""
+def pyplot():
     import matplotlib
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(5, 3), layout="constrained")
+    return plt
+
+
+def curve_numbers() -> list:
+    return [[run["curves"] for run in seeds()], result("grey")["metrics"]["mse"]]
+
+
+def draw_curves():
+    """README's plot: training and test error of each seed, beside grey."""
+    figure, axis = pyplot().subplots(figsize=(5, 3), layout="constrained")
     for part, style in (("train", "--"), ("test", "-")):
         for k, run in enumerate(seeds()):
             curve = run["curves"][part]
@@ -257,7 +379,117 @@ def draw_curves() -> None:
     axis.set(xlabel="epoch", ylabel="mean squared error of ab/110", title="CIFAR-100, U-Net of width 16")
     axis.set_ylim(bottom=0)
     axis.legend()
-    figure.savefig(CURVES, dpi=150, metadata={"Description": digest_of_curves()})
+    return figure
+
+
+def front_numbers() -> list:
+    run = result("race")
+    return [run["front"], run["chosen"]]
+
+
+FAMILIES = {  # label: which nets, line
+    "MSE, saturation raised": (("mse",), "k--o"),
+    "L1, Huber": (("l1", "huber"), "C7-s"),
+    "rarity-weighted MSE, powers ¼ to 1": (
+        ("power_0.25", "power_0.5", "weighted_mse"),
+        "C0-o",
+    ),
+    "other weights": (("blend_0.5", "chroma", "sampled"), "C2:^"),
+    "classes, rebalanced in training": (("rebalanced",), "C3-D"),
+    "classes, rebalanced afterwards": (("cross_entropy",), "C1-"),
+}
+
+
+def draw_front():
+    """PSNR, balanced AuC and ΔE00 against colourfulness, of every net and what was tried behind it."""
+    run = result("race")
+    figure, axes = pyplot().subplots(1, 3, figsize=(10, 3.9), layout="constrained")
+    for axis, (key, name) in zip(
+        axes, {"psnr": "PSNR, dB", "balanced_auc": "balanced AuC, %", "delta_e": "ΔE00"}.items()
+    ):
+        for label, (nets, style) in FAMILIES.items():
+            lines = {}
+            for entry in run["front"]:
+                if entry["net"] in nets:
+                    found = entry["validation"]
+                    line = lines.setdefault((entry["net"], entry["decoding"].get("rebalance")), [])
+                    line.append((100 * found["share"], found[key]))
+            for k, line in enumerate(lines.values()):
+                axis.plot(
+                    *zip(*line), style, markersize=3, linewidth=0.9, label=label if k == 0 else None
+                )
+        (chosen,) = (
+            e["validation"]
+            for e in run["front"]
+            if {k: e[k] for k in ("net", "decoding")} == run["chosen"]
+        )
+        axis.plot(
+            100 * chosen["share"], chosen[key], "*", color="C6", markersize=12, label="the best bargain"
+        )
+        axis.set(xlabel="colourfulness, % of the truth's", title=name)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    return figure
+
+
+SHOWN = (
+    "truth",
+    "mse",
+    "saturated_as_weighted_mse",
+    "l1",
+    "weighted_mse",
+    "cross_entropy",
+    "rebalanced",
+    "chosen",
+)
+
+
+def histogram_numbers() -> list:
+    return [result("race")["histograms"][name] for name in SHOWN]
+
+
+def draw_histograms():
+    """The ab plane of the test pictures and of what some painters make of them."""
+    import numpy as np
+
+    figure, axes = pyplot().subplots(
+        2, 4, figsize=(8, 4.4), layout="constrained", sharex=True, sharey=True
+    )
+    names = {
+        **RACERS,
+        "truth": "truth",
+        "saturated_as_weighted_mse": "MSE, saturation raised",
+        "chosen": "the best bargain",
+    }
+    for axis, name, lines in zip(axes.flat, SHOWN, histogram_numbers()):
+        counts = np.array([line.split() for line in lines], dtype=float)
+        with np.errstate(divide="ignore"):
+            shown = np.log10(counts / counts.sum())
+        axis.imshow(shown, origin="lower", extent=(-115, 115) * 2, cmap="magma", vmin=-6, vmax=-0.5)
+        axis.set_facecolor("black")
+        axis.set_title(names[name], fontsize=8)
+    figure.supxlabel("a: green to red", fontsize=9)
+    figure.supylabel("b: blue to yellow", fontsize=9)
+    return figure
+
+
+PLOTS = {
+    "curves.png": (curve_numbers, draw_curves),
+    "front.png": (front_numbers, draw_front),
+    "ab_histograms.png": (histogram_numbers, draw_histograms),
+}
+
+
+def digest_of(name: str) -> str:
+    """Tells whether a plot was drawn from the files as they are."""
+    return hashlib.sha256(json.dumps(PLOTS[name][0]()).encode()).hexdigest()
+
+
+def digest_in(name: str) -> str:
+    """The digest of the numbers from which a plot was drawn; "" where there is none."""
+    if not (RESULTS / name).is_file():
+        return ""
+    with Image.open(RESULTS / name) as plot:
+        return plot.text.get("Description", "")
 
 
 def main() -> None:
@@ -274,8 +506,9 @@ def main() -> None:
     for path, notebook in notebooks.items():
         nbformat.write(notebook, path)
     (ROOT / "README.md").write_text(readme, encoding="utf-8", newline="\n")
-    if digest_in_plot() != digest_of_curves():
-        draw_curves()
+    for name, (_, draw) in PLOTS.items():
+        if digest_in(name) != digest_of(name):
+            draw().savefig(RESULTS / name, dpi=150, metadata={"Description": digest_of(name)})
 
 
 if __name__ == "__main__":

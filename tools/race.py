@@ -62,17 +62,8 @@ SMALL = {
 
 # the rows of the table
 LOSSES = ("mse", "l1", "huber", "weighted_mse", "cross_entropy", "rebalanced")
-# further nets, one seed each, with the learning rate of the loss behind the colon
-EXTRAS = {
-    "power_0.25": "weighted_mse",
-    "power_0.5": "weighted_mse",
-    "power_0.75": "weighted_mse",
-    "blend_0.5": "weighted_mse",
-    "chroma": "weighted_mse",
-    "sampled": "mse",
-    "huber_power_0.5": "huber",
-    "limit_0.1": "weighted_mse",
-}
+# further nets, one seed each, with the learning rate of MSE
+EXTRAS = ("power_0.25", "power_0.5", "blend_0.5", "chroma", "sampled")
 CLASSES = ("cross_entropy", "rebalanced")
 
 
@@ -83,18 +74,6 @@ class FastUNet(UNet):
         with torch.autocast(L.device.type, torch.bfloat16):
             output = super().forward(L.contiguous(memory_format=torch.channels_last))
         return output.float() if self.out_channels == 2 else output
-
-
-class WeightedHuber(nn.Module):
-    """Huber's loss with the weights of `WeightedMSE`."""
-
-    def __init__(self, weights: torch.Tensor):
-        super().__init__()
-        self.register_buffer("weights", weights)
-
-    def forward(self, output: torch.Tensor, ab: torch.Tensor) -> torch.Tensor:
-        error = nn.functional.huber_loss(output.float(), ab, delta=0.1, reduction="none").mean(dim=1)
-        return (self.weights.flatten()[ab_cells(ab)] * error).mean()
 
 
 def make_loss(name: str, frequency: torch.Tensor):
@@ -111,14 +90,10 @@ def make_loss(name: str, frequency: torch.Tensor):
         return WeightedMSE(rarity_weights(frequency, power=float(number)))
     if kind == "blend":
         return WeightedMSE(1 - float(number) + float(number) * full)
-    if kind == "limit":
-        return WeightedMSE(rarity_weights(frequency, uniform=float(number)))
     if name == "chroma":
         a = torch.arange(-110.0, 111, 10)
         weights = 1 + torch.hypot(a[None], a[:, None]) / 20
         return WeightedMSE(weights / (frequency * weights).sum())
-    if kind == "huber_power":
-        return WeightedHuber(rarity_weights(frequency, power=float(number)))
     if name == "cross_entropy":
         return ClassCrossEntropy()
     if name == "rebalanced":
@@ -240,15 +215,15 @@ def score(part: str, name: str, **decoding) -> dict[str, float]:
 
 
 @torch.no_grad()
-def histogram(name: str, **decoding) -> list[list[int]]:
-    """How many test pixels a painter puts into each cell of the ab plane; "truth" is no painter."""
+def histogram(name: str, **decoding) -> list[str]:
+    """How many test pixels a painter puts into each cell of the ab plane, a line for each b; "truth" is no painter."""
     model = None if name == "truth" else painter(name, **decoding)
     counts = torch.zeros(23 * 23, dtype=torch.long)
     for part in Here.images.test.split(64):
         L, ab = to_network(part.to(DEVICE))
         cells = ab_cells(ab if model is None else model(L).float())
         counts += torch.bincount(cells.flatten(), minlength=23 * 23).cpu()
-    return counts.view(23, 23).tolist()
+    return [" ".join(map(str, row)) for row in counts.view(23, 23).tolist()]
 
 
 def matching_saturation(name: str, share: float) -> float:
@@ -350,7 +325,7 @@ def race(folder, settings: dict, work: Path) -> dict:
     rates = choose_rates(pool, settings)
 
     def nets(names, some_seeds) -> dict:
-        rate = {name: rates[EXTRAS.get(name, name)]["chosen"] for name in names}
+        rate = {name: rates[name if name in rates else "mse"]["chosen"] for name in names}
         labels = [(name, seed) for seed in some_seeds for name in names]
         return {
             (name, seed): ((f"{name}_seed{seed}", name, seed, rate[name], settings["epochs"]), {})

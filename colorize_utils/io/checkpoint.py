@@ -138,6 +138,13 @@ def load(path, device="cpu") -> tuple[UNet, dict]:
     return model.to(device).eval(), content["info"]
 
 
+def check_shapes(mine: dict, stored: dict, message: str) -> None:
+    """Raise a ValueError that names the first tensor of two state_dicts that differs in name or shape."""
+    both = ({(key, value.shape) for key, value in state.items()} for state in (mine, stored))
+    if other := set.symmetric_difference(*both):
+        raise ValueError(f"{message}: {min(key for key, _ in other)} is not the same in both")
+
+
 def check_architecture(model: UNet, content: dict, path) -> None:
     """Raise a ValueError that names the difference if `content` (from `read`) is of another net than `model`."""
     for key, mine in architecture(model).items():
@@ -147,11 +154,7 @@ def check_architecture(model: UNet, content: dict, path) -> None:
                 f"{path} holds a net with {key}={stored}, the model has {key}={mine}: "
                 f"build UNet({key}={stored}), or use another CHECKPOINT_DIR"
             )
-    shapes = {key: value.shape for key, value in plain(model).state_dict().items()}
-    if other := set(shapes.items()) ^ {(key, value.shape) for key, value in content["model"].items()}:
-        raise ValueError(
-            f"{path} holds another kind of net: {min(key for key, _ in other)} is not the same in both"
-        )
+    check_shapes(plain(model).state_dict(), content["model"], f"{path} holds another kind of net")
 
 
 def restore(path, model: UNet, settings: dict, **parts) -> dict:
@@ -181,6 +184,10 @@ def restore(path, model: UNet, settings: dict, **parts) -> dict:
         if kinds[name] != type(part).__name__:
             raise ValueError(
                 f"{path} has the state of {kinds[name]}, the {name} is {type(part).__name__}: use another CHECKPOINT_DIR"
+            )
+        if isinstance(part, torch.nn.Module):
+            check_shapes(
+                part.state_dict(), content["state"][name], f"{path} holds another kind of {name}"
             )
     plain(model).load_state_dict(content["model"])
     for name, part in parts.items():

@@ -31,7 +31,7 @@ class Run:
         folder: where the files go; None keeps nothing.
         settings: plain values that must be the same when the run goes on.
         save_minutes: time between saves within an epoch; each epoch ends with one.
-        parts: what else has a state_dict: optimizer, scheduler, scaler.
+        parts: what else has a state_dict: optimizer, scheduler, scaler, loss; the loss's is also in each info.
 
     Raises:
         ValueError: what is in the folder is of another net or other settings, or damaged.
@@ -129,7 +129,10 @@ class Run:
         self._stop_if_asked()
 
     def _info(self) -> dict:
-        return {"settings": self.settings, "history": self.history}
+        info = {"settings": self.settings, "history": self.history}
+        if "loss" in self.parts:
+            info["loss"] = self.parts["loss"].state_dict()
+        return info
 
     def _save(self) -> None:
         if self.step:
