@@ -57,9 +57,15 @@ generate: $(VENV)/run  ## addresses, from pyproject.toml, and tables and plots, 
 colab: $(VENV)/dev  ## every lesson, twice, with exactly Colab's versions: today's and the oldest
 	$(PY) tools/colab.py
 
-results: $(VENV)/run  ## measure on the real CIFAR-100, restartable (DATA=folder that holds cifar-100-python)
+results: $(VENV)/run  ## measure on the real CIFAR-100, restartable (DATA=folder that holds cifar-100-python; SMALL=1: the race alone, in minutes)
+ifdef SMALL
+	$(PY) tools/race.py "$(DATA)" --small
+else
 	$(PY) tools/results.py "$(DATA)"
+	$(PY) tools/race.py "$(DATA)"
+	$(PY) tools/ship.py "$(DATA)"
 	$(PY) tools/generate.py
+endif
 
 bench: $(VENV)/run  ## speed beside a peer or the limit, as ratios
 	for file in training_loop lab_conversion delivery photographs; do TQDM_DISABLE=1 $(PY) benchmarks/$$file.py || exit 1; done

@@ -74,7 +74,7 @@ BAD = [
         {"output_type": "display_data", "metadata": {}, "data": {"application/vnd.jupyter.widget-view+json": {}}})),
     (check.badge_equals_path, "another lesson", lambda raw: replaces(raw, "/notebooks/05_", "/notebooks/04_")),
     (check.small_file, "a megabyte", lambda raw: prints(raw, "x" * 1_000_000)),
-    (check.no_relative_images, "markdown", lambda raw: says(raw, "![a cat](../data/results/before_after.jpg)")),
+    (check.no_relative_images, "markdown", lambda raw: says(raw, "![a cat](../data/results/shipped.jpg)")),
     (check.no_relative_images, "html", lambda raw: says(raw, '<img width="3" src="cat.jpg">')),
     (check.same_bootstrap, "changed", lambda raw: code(raw)[0].update(source=["ROOT = None"])),
     (check.local_links_exist, "html", lambda raw: says(raw, '<a href="11_nothing.ipynb">next</a>')),

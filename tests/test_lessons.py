@@ -219,6 +219,10 @@ def test_lesson_05_trains_itself_where_there_is_no_checkpoint(tmp_path):
     assert (tmp_path / "sample_32px_w4" / "before_after.jpg").stat().st_size > 10_000
 
 
+def test_make_run_opens_with_coloured_photographs(tmp_path):
+    assert tool.colored_photographs(tmp_path).stat().st_size > 50_000
+
+
 # ---- the package without the tools that made it ----
 
 

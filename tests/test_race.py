@@ -27,12 +27,12 @@ from colorize_utils.metrics import color_frequency
 
 def load(folder, settings):
     small = sample_images(16)
-    return Images(small.train[::6], small.validation[::10], small.test[::10]), color_frequency(small.train)
+    return Images(small.train[::25], small.validation[::30], small.test[::30]), color_frequency(small.train)
 
 
 race.load = load
-race.LOSSES, race.EXTRAS = ("mse", "l1", "weighted_mse", "rebalanced"), ("power_0.5", "sampled")
-race.SETTINGS |= {{"base_width": 2, "pictures": 250, "test": 30, "epochs": [1, 1], "seeds": [0, 1]}}
+race.LOSSES, race.EXTRAS = ("mse", "weighted_mse", "rebalanced"), ("sampled",)
+race.SETTINGS |= {{"base_width": 2, "pictures": 60, "test": 10, "epochs": [1, 1], "seeds": [0, 1]}}
 race.SETTINGS |= {{"learning_rates": [1e-3, 1e-2]}}
 race.ROOT = Path(sys.argv[1])
 race.RESULTS = race.ROOT / "results"
@@ -69,7 +69,7 @@ def killed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("killed")
     process, before = start(folder), []
     try:
-        while len(before) < 9:  # the eight trials and a net
+        while len(before) < 7:  # the six trials and a net
             assert process.poll() is None, process.communicate()[0]
             time.sleep(0.1)
             before = nets(folder)
@@ -92,15 +92,13 @@ def test_a_killed_race_goes_on_and_ends_as_if_nothing_had_happened(killed, tmp_p
     folder, result = killed
     whole = finished(start(tmp_path), tmp_path)
     assert nets(folder) == nets(tmp_path)
-    for run in (result, whole):
-        for name in ("seconds", "date", "commit"):
-            run.pop(name)
-    assert result == whole
+    own = {"seconds": 0, "date": "", "commit": ""}
+    assert result | own == whole | own
 
 
 def test_a_race_has_every_row_with_every_seed(killed):
     _, result = killed
-    rows = ["grey", "mean_color", "mse", "l1", "weighted_mse", "rebalanced", "chosen"]
+    rows = ["grey", "mean_color", "mse", "weighted_mse", "rebalanced", "chosen"]
     assert list(result["rows"]) == [*rows, "saturated_as_weighted_mse", "saturated_as_chosen"]
     for name, row in result["rows"].items():
         assert len(row["scores"]) == (1 if name in ("grey", "mean_color") else 2)
@@ -108,7 +106,7 @@ def test_a_race_has_every_row_with_every_seed(killed):
     assert all(rate["chosen"] in (1e-3, 1e-2) for rate in result["learning_rates"].values())
     for rows in result["histograms"].values():
         counts = torch.tensor([[int(x) for x in row.split()] for row in rows])
-        assert counts.shape == (23, 23) and counts.sum() == 30 * 16 * 16
+        assert counts.shape == (23, 23) and counts.sum() == 10 * 16 * 16
     assert re.fullmatch(r"[0-9a-f]{12}(-dirty)?", result["commit"])
 
 

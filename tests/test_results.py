@@ -36,6 +36,8 @@ def test_the_first_results_are_there():
         "mean_color",
         "full_net",
         "dogs_vs_cats",
+        "race",
+        "checkpoint",
         *(f"mse_w16_seed{k}" for k in range(3)),
     }
 
@@ -44,7 +46,8 @@ def test_the_first_results_are_there():
 def test_a_result_says_how_it_was_made(path):
     run = json.loads(path.read_text(encoding="utf-8"))
     assert run["run"] == path.stem
-    official = ("dogs-vs-cats", 413, 38) if path.stem == "dogs_vs_cats" else ("cifar100", 50_000, 10_000)
+    official = {"dogs_vs_cats": ("dogs-vs-cats", 413, 38), "race": ("cifar100", 15_000, 10_000)}
+    official = official.get(path.stem, ("cifar100", 50_000, 10_000))
     assert tuple(run["data"][key] for key in ("name", "train", "test")) == official
     assert re.fullmatch(r"20\d\d-\d\d-\d\d", run["date"]) and re.fullmatch(
         r"[0-9a-f]{12}", run["commit"]
@@ -60,6 +63,27 @@ def test_a_result_says_how_it_was_made(path):
         assert run["curves"]["test"][-1] == pytest.approx(run["metrics"]["mse"], rel=1e-4)
     if path.stem == "full_net":
         assert run["metrics"]["parameters"] == 31_042_434 and run["settings"]["steps"] == 100
+
+
+def test_the_race_was_fair():
+    run = generate.result("race")
+    settings = run["settings"]
+    assert settings["seeds"] == [0, 1, 2] and settings["base_width"] == 16
+    assert sum(settings["epochs"]) == 6 == 3 * sum(settings["trial_epochs"])
+    assert set(run["rows"]) == set(generate.RACERS) and set(run["learning_rates"]) <= set(run["rows"])
+    for name, row in run["rows"].items():
+        assert len(row["scores"]) == (1 if name in ("grey", "mean_color") else 3), name
+    for found in run["learning_rates"].values():
+        assert len(found["tried"]) == 3
+        assert min(found["tried"], key=found["tried"].get) == f"{found['chosen']:g}"
+    for row in (
+        "weighted_mse",
+        "chosen",
+    ):  # the competitor is as colourful, as far as validation pictures can tell
+        shares = [generate.mean_scores(name)["share"] for name in (row, f"saturated_as_{row}")]
+        assert shares[0] == pytest.approx(shares[1], abs=0.03)
+    grey = generate.result("grey")["metrics"]
+    assert run["rows"]["grey"]["scores"][0]["psnr"] == pytest.approx(grey["psnr"], abs=1e-4)
 
 
 def test_grey_has_the_figures_that_everyone_can_compute():
@@ -96,8 +120,13 @@ def test_every_table_stands_somewhere_and_the_main_one_in_readme_and_lesson_06()
             if f"<!-- {name} -->\n{table()}\n<!-- /{name} -->" in text
         ]
         assert holders, f"no text has <!-- {name} -->"
-        if name == "cifar100":
-            assert holders == ["README", "06_measuring_color"]
+        wanted = {
+            "cifar100": "06_measuring_color",
+            "race": "08_rare_colors",
+            "verdict": "08_rare_colors",
+        }
+        if name in wanted:
+            assert holders == ["README", wanted[name]]
 
 
 @pytest.mark.parametrize("name", generate.PLOTS)
@@ -108,14 +137,17 @@ def test_the_plots_are_drawn_from_the_files(name):
     assert f"](data/results/{name})" in README
 
 
-def test_lesson_06_shows_the_curves_of_the_files():
-    path = next(path for path in generate.lessons() if path.stem.startswith("06"))
-    (cell,) = (c for c in lessons.read(path).cells if "measured" in c.metadata.get("tags", []))
-    now = io.StringIO()
-    with contextlib.redirect_stdout(now):  # the cell again, without a kernel
-        exec(f"import torch\nimport matplotlib.pyplot as plt\n{cell.source}", {"ROOT": generate.ROOT})
-    assert "mean of the seeds" in now.getvalue()
-    assert lessons.text_of(cell) == now.getvalue(), "run: make lessons"
+@pytest.mark.parametrize("number, text", [("06", "mean of the seeds"), ("08", "settings of")])
+def test_a_lesson_shows_the_figures_of_the_files(number, text):
+    path = next(path for path in generate.lessons() if path.stem.startswith(number))
+    cells = [c for c in lessons.read(path).cells if "measured" in c.metadata.get("tags", [])]
+    now, names = io.StringIO(), {"ROOT": generate.ROOT}
+    exec("import torch\nimport matplotlib.pyplot as plt", names)
+    with contextlib.redirect_stdout(now):  # the cells again, without a kernel
+        for cell in cells:
+            exec(cell.source, names)
+    assert text in now.getvalue()
+    assert "".join(map(lessons.text_of, cells)) == now.getvalue(), "run: make lessons"
 
 
 SHOWN = {
@@ -131,6 +163,9 @@ SHOWN = {
                ("growth_mb", "prepare"), ("float64_lab_gb",), ("settings", "steps")],
     "dogs_vs_cats": [("metrics", painter, key) for painter in ("grey", "mean_color", "unet") for key in ("psnr", "delta_e", "auc", "balanced_auc", "share")]
     + [("data", "train"), ("settings", "best_epoch")],
+    "race": [("rows", row, "scores", 0, key) for row in ("grey", "mse", "chosen", "weighted_mse") for key in ("psnr", "ssim", "delta_e", "auc", "balanced_auc", "share")]
+    + [("front", 5, "validation", key) for key in ("psnr", "share", "balanced_auc", "delta_e")] + [("settings", "pictures")],
+    "checkpoint": [("metrics", key) for key in ("psnr", "ssim", "delta_e", "auc", "balanced_auc", "share")] + [("bytes",), ("data", "train")],
     "lessons": [("seconds", path.stem) for path in generate.lessons()] + [("errors", "test", "U-Net")],
 }  # fmt: skip
 

@@ -6,7 +6,7 @@ import torch
 from colorize_utils.lab import rgb_to_lab
 from colorize_utils.training import PaintGrey
 from colorize_utils.unet import UNet
-from colorize_utils.visualization import ab_density, compare, predict
+from colorize_utils.visualization import ab_density, compare, predict, predict_small
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +35,37 @@ def test_predict_does_not_depend_on_the_batch(tiny):
     model = UNet(base_width=2).train()
     together = predict(model, tiny.test)
     assert torch.allclose(together, predict(model, tiny.test, batch_size=3), atol=1e-5)
+
+
+def test_a_photograph_is_predicted_small_and_keeps_its_size_and_lightness():
+    seen = []
+
+    class Warm(torch.nn.Module):
+        def forward(self, L):
+            seen.append(tuple(L.shape))
+            return torch.full_like(L, 0.1).expand(-1, 2, -1, -1)
+
+    photo = (torch.rand(1, 3, 90, 120, generator=torch.Generator().manual_seed(0)) * 100 + 80).byte()
+    colored = predict(Warm(), photo, short_side=30)
+    assert seen == [(1, 1, 30, 40)] and colored.shape == photo.shape
+    lab = rgb_to_lab(colored)
+    assert (lab[:, 0] - rgb_to_lab(photo)[:, 0]).abs().max() < 0.1
+    assert (lab[:, 1:] - 11).abs().max() < 0.1
+
+
+def test_predicting_at_the_pictures_own_size_is_predicting():
+    model = UNet(base_width=2).eval()
+    L = torch.rand(2, 1, 32, 48, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(predict_small(model, L, 32), model(L), atol=1e-5)
+
+
+def test_a_thin_photograph_and_no_size_at_all():
+    model = UNet(base_width=2).eval()
+    with torch.no_grad():
+        assert predict_small(model, torch.rand(1, 1, 3, 200), 2).shape == (1, 2, 3, 200)
+        with pytest.raises(ValueError, match="at least 1 pixel"):
+            predict_small(model, torch.rand(1, 1, 3, 200), 0)
 
 
 def test_paint_grey_is_grey(tiny):

@@ -118,6 +118,10 @@ def run(values: dict) -> None:
     if not values and folder.exists():
         shutil.rmtree(folder)
     values = {"CHECKPOINT_DIR": folder.relative_to(ROOT).as_posix(), **values}
+    print(
+        f"photographs that the shipped checkpoint never saw, coloured: {colored_photographs(folder)}",
+        flush=True,
+    )
     results = ""
     for path in lessons():
         start = time.perf_counter()
@@ -126,6 +130,23 @@ def run(values: dict) -> None:
         print(f"{path.stem}: about {time.perf_counter() - start:.0f} s", flush=True)
     print(f"\n{results}\nbefore and after: {picture_in(ROOT / values['CHECKPOINT_DIR'])}")
     print(f"executed lessons: {folder}")
+
+
+def colored_photographs(folder: Path) -> Path:
+    """Grey, prediction and truth of the shipped photographs, by the shipped checkpoint, as a picture in `folder`."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from colorize_utils.data import photograph
+    from colorize_utils.io.shipped import load_shipped
+    from colorize_utils.visualization import compare, predict
+
+    model, _ = load_shipped()
+    photos = [photograph(name) for name in ("coffee", "chelsea", "rocket", "astronaut")]
+    figure = compare(photos, [predict(model, photo[None], short_side=40)[0] for photo in photos])
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / "shipped.jpg", dpi=150)
+    return folder / "shipped.jpg"
 
 
 def results_of(notebook) -> str:
@@ -171,7 +192,7 @@ def refresh() -> None:
     machine = {"cores": os.cpu_count(), "gpu": torch.cuda.is_available(), **versions}
     rows = (line.split() for line in results.splitlines()[1:])
     errors = {part: {"grey": float(grey), "U-Net": float(unet)} for part, grey, unet in rows}
-    shutil.copy(picture_in(checkpoints), RESULTS / "before_after.jpg")
+    colored_photographs(RESULTS)
     measured = {
         "date": str(datetime.date.today()),
         "machine": machine,

@@ -180,18 +180,16 @@ class Times(nn.Module):
 class Rebalance(nn.Module):
     """Weights classes after training: logits + log(weights), which the last layer's bias could hold as well."""
 
-    def __init__(self, power: float):
+    def __init__(self, power: float, uniform: float):
         super().__init__()
-        weights = rarity_weights(Here.own_frequency, power)[gamut_cells()]
+        weights = rarity_weights(Here.own_frequency, power, uniform)[gamut_cells()]
         self.register_buffer("shift", weights.log().view(1, -1, 1, 1))
 
     def forward(self, logits: torch.Tensor) -> torch.Tensor:
         return logits.float() + self.shift
 
 
-def painter(
-    name: str, saturation: float = 1.0, temperature: float = 0.38, rebalance: float = 0.0
-) -> nn.Module:
+def painter(name: str, saturation=1.0, temperature=0.38, power=0.0, uniform=0.5) -> nn.Module:
     """A trained net with what comes behind it: L (B, 1, H, W) -> ab (B, 2, H, W)."""
     if name in ("grey", "mean_color"):
         return PaintGrey() if name == "grey" else PaintMean(Here.images.train)
@@ -200,7 +198,7 @@ def painter(
     model.load_state_dict(content["model"])
     parts = [model.to(memory_format=torch.channels_last)]
     if model.out_channels > 2:
-        parts += [Rebalance(rebalance), AnnealedMean(temperature)]
+        parts += [Rebalance(power, uniform), AnnealedMean(temperature)]
     return nn.Sequential(*parts, Times(saturation)).to(DEVICE).eval()
 
 
@@ -247,11 +245,21 @@ def matching_saturation(name: str, share: float) -> float:
 
 def decodings(name: str) -> list[dict]:
     """What is tried behind a net, on validation."""
-    if name == "cross_entropy":
+    if (
+        name == "cross_entropy"
+    ):  # weighted afterwards: the temperature, the power and the limit of the weights
+        tables = [
+            (0, 0.5),
+            (0.25, 0.5),
+            (0.5, 0.5),
+            (1, 0.5),
+            (0.25, 0.1),
+            (0.35, 0.1),
+            (0.5, 0.1),
+            (0.25, 0.02),
+        ]
         return [
-            {"temperature": t, "rebalance": r}
-            for r in (0, 0.25, 0.5, 0.75, 1)
-            for t in (1, 0.7, 0.38, 0.2)
+            {"temperature": t, "power": p, "uniform": u} for p, u in tables for t in (1, 0.7, 0.5, 0.38)
         ]
     if name in CLASSES:
         return [{"temperature": t} for t in (1, 0.7, 0.38, 0.2)]
@@ -281,7 +289,11 @@ class Pool:
             for key, (positional, named) in jobs.items()
         }
         done = concurrent.futures.as_completed(futures)
-        found = {futures[one]: one.result() for one in tqdm(done, what, total=len(futures))}
+        try:
+            found = {futures[one]: one.result() for one in tqdm(done, what, total=len(futures))}
+        except BaseException:
+            self.executor.shutdown(cancel_futures=True)  # what is begun is finished and kept
+            raise
         return {key: found[key] for key in jobs}
 
 

@@ -10,9 +10,8 @@ afterwards. About an hour on two CPU cores; a killed training goes on from data/
 import argparse
 import copy
 import hashlib
-import os
+import json
 import time
-from pathlib import Path
 
 import torch
 from race import FastUNet
@@ -58,12 +57,12 @@ def train(learn: torch.Tensor, held_out: torch.Tensor) -> tuple[UNet, list[float
     return model, curve
 
 
-def rounded(model: UNet, frequency: torch.Tensor, power: float, uniform: float) -> UNet:
+def rounded(model: UNet, weights: torch.Tensor) -> UNet:
     """The plain net with the classes weighted by its last bias, in half precision."""
     plain = UNet(out_channels=model.out_channels, base_width=model.base_width)
     plain.load_state_dict(model.state_dict())
     with torch.no_grad():
-        plain.last.bias += rarity_weights(frequency, power, uniform)[gamut_cells()].log()
+        plain.last.bias += weights[gamut_cells()].log()
     return plain.half()
 
 
@@ -74,7 +73,8 @@ def main(folder) -> None:
     frequency = color_frequency(pictures)
     model, curve = train(pictures[:-2000], pictures[-2000:])
     chosen = checkpoint_setting()
-    small = rounded(model, frequency, chosen["power"], chosen["uniform"])
+    weights = rarity_weights(frequency, chosen["power"], chosen["uniform"])
+    small = rounded(model, weights)
     painter = nn.Sequential(copy.deepcopy(small).float(), AnnealedMean(chosen["temperature"])).to(DEVICE)
     metrics = measure(painter, images.test, frequency)
     metrics = {name: round(value, 6) for name, value in metrics.items()}
@@ -103,8 +103,6 @@ def main(folder) -> None:
 
 def checkpoint_setting() -> dict:
     """The decoding of the race's chosen setting."""
-    import json
-
     chosen = json.loads((RESULTS / "race.json").read_text())["chosen"]
     if chosen["net"] != "cross_entropy":
         raise SystemExit(f"the race chose {chosen}, which is no classifier: this tool ships one")
