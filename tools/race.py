@@ -243,29 +243,19 @@ def matching_saturation(name: str, share: float) -> float:
 # ---- the race ----
 
 
+WEIGHTS_AFTERWARDS = [(0, 0.5), (0.25, 0.5), (0.5, 0.5), (1, 0.5)]  # power, uniform
+WEIGHTS_AFTERWARDS += [(0.25, 0.1), (0.35, 0.1), (0.45, 0.1), (0.25, 0.02), (0.35, 0.02)]
+
+
 def decodings(name: str) -> list[dict]:
     """What is tried behind a net, on validation."""
-    if (
-        name == "cross_entropy"
-    ):  # weighted afterwards: the temperature, the power and the limit of the weights
-        tables = [
-            (0, 0.5),
-            (0.25, 0.5),
-            (0.5, 0.5),
-            (1, 0.5),
-            (0.25, 0.1),
-            (0.35, 0.1),
-            (0.5, 0.1),
-            (0.25, 0.02),
-        ]
-        return [
-            {"temperature": t, "power": p, "uniform": u} for p, u in tables for t in (1, 0.7, 0.5, 0.38)
-        ]
+    if name == "cross_entropy":
+        hows = [{"power": power, "uniform": uniform} for power, uniform in WEIGHTS_AFTERWARDS]
+        return [{"temperature": t, **how} for how in hows for t in (1, 0.7, 0.5, 0.38)]
     if name in CLASSES:
         return [{"temperature": t} for t in (1, 0.7, 0.38, 0.2)]
-    return [
-        {"saturation": s} for s in ((1, 1.25, 1.5, 1.75, 2, 2.5) if name == "mse" else (1, 1.25, 1.5))
-    ]
+    factors = (1, 1.25, 1.5, 1.75, 2, 2.5) if name == "mse" else (1, 1.25, 1.5)
+    return [{"saturation": factor} for factor in factors]
 
 
 class Pool:
