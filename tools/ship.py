@@ -31,7 +31,7 @@ SETTINGS = {
     "loss": "cross-entropy",
     "optimizer": "Adam",
     "batch_size": 32,
-    "learning_rates": [3e-3] * 3 + [1e-3] * 2 + [3e-4, 1e-4],  # an epoch each
+    "learning_rates": [3e-3] * 3 + [1e-3, 3e-4],  # an epoch each
     "precision": "bfloat16",
 }
 WORK = ROOT / "data" / "runs" / "ship"
