@@ -24,16 +24,17 @@ def gamut_cells() -> torch.Tensor:
 def check_table(table: torch.Tensor, name: str) -> None:
     """Raise a ValueError if it does not hold a finite number, 0 or more, for each cell of `color_frequency`."""
     if table.shape != (23, 23) or not (table.isfinite() & (table >= 0)).all() or not table.any():
+        hint = "color_frequency" if name == "frequency" else "rarity_weights"
         raise ValueError(
-            f"{name} must be (23, 23), finite and not negative, a number for each cell of "
-            f"color_frequency, not {tuple(table.shape)}: use rarity_weights(color_frequency(pictures))"
+            f"{name} must be (23, 23), finite, not negative and not all 0; its shape is "
+            f"{tuple(table.shape)}: use {hint}"
         )
 
 
 def rarity_weights(frequency: torch.Tensor, power: float = 1.0, uniform: float = 0.5) -> torch.Tensor:
-    """How much a pixel should count, by its true colour: (23, 23), with the mean 1 over the training pixels.
+    """How much a pixel should count, by its true colour: (23, 23), about 1 in the mean over the training pixels.
 
-    ((1 - uniform) * frequency + uniform / Q) ** -power, scaled; power 1 and uniform 0.5 are those of Zhang,
+    ((1 - uniform) * frequency + uniform / Q) ** -power, scaled so that sum(frequency * weights) = 1; power 1 and uniform 0.5 are those of Zhang,
     Isola and Efros (2016), equation 4. Q is the number of cells in the gamut.
 
     Args:
@@ -55,8 +56,8 @@ def rarity_weights(frequency: torch.Tensor, power: float = 1.0, uniform: float =
     return weights / (frequency * weights).sum()
 
 # %% ../notebooks/08_rare_colors.ipynb #a6116bc5
-def check_target(output: torch.Tensor, ab: torch.Tensor, channels: int) -> None:
-    """Raise a ValueError if output is not (B, channels, H, W), or ab not (B, 2, H, W) within -1..1.
+def check_target(output: torch.Tensor, ab: torch.Tensor, weights: torch.Tensor, channels: int) -> None:
+    """Raise a ValueError if output is not (B, channels, H, W), ab not (B, 2, H, W) within -1..1, or a device differs.
 
     The values are looked at on a CPU only, since a GPU would have to wait for them at each step.
     """
@@ -64,6 +65,10 @@ def check_target(output: torch.Tensor, ab: torch.Tensor, channels: int) -> None:
         raise ValueError(
             f"the output must have {channels} channels and the size of ab, (B, 2, H, W), not "
             f"{tuple(output.shape)} for {tuple(ab.shape)}: build UNet(out_channels={channels})"
+        )
+    if output.device != ab.device or weights.device != ab.device:
+        raise ValueError(
+            f"output on {output.device}, ab on {ab.device}, loss on {weights.device}: use loss.to(device)"
         )
     if ab.device.type == "cpu" and not (ab.abs() <= 1).all():
         raise ValueError("the true ab must be finite and lie in -1..1, as from to_network")
@@ -91,7 +96,7 @@ class WeightedMSE(nn.Module):
 
     def forward(self, output: torch.Tensor, ab: torch.Tensor) -> torch.Tensor:
         """Output and true ab/110, (B, 2, H, W), to one number. Raises a ValueError: see `check_target`."""
-        check_target(output, ab, channels=2)
+        check_target(output, ab, self.weights, channels=2)
         weight = pixel_weights(self.weights, ab)
         return (weight * ((output - ab) ** 2).mean(dim=1)).mean()
 
@@ -102,14 +107,15 @@ class WeightedMSE(nn.Module):
 def soft_encode(ab: torch.Tensor, class_of: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The nine classes around each colour, and the share of each, by a Gaussian of half a cell.
 
-    Zhang, Isola and Efros (2016), section 2.2, with their sigma of 5 units, but nine neighbours for five.
+    Zhang, Isola and Efros (2016), section 2.2, with their sigma of 5 units, but nine neighbours instead of five.
 
     Args:
         ab: ab/110, (B, 2, H, W).
         class_of: the class of each cell of the grid, -1 outside of the gamut: (529,).
 
     Returns:
-        Classes and shares, (B, 9, H, W); the shares of a pixel sum to 1.
+        Classes and shares, (B, 9, H, W); the shares of a pixel sum to 1. NaN for an ab far outside of the
+        gamut, which no picture has.
     """
     position = 11 * ab[:, None]  # (B, 1, 2, H, W), in cells
     steps = torch.arange(-1, 2, device=ab.device)
@@ -146,7 +152,7 @@ class ClassCrossEntropy(nn.Module):
 
     def forward(self, output: torch.Tensor, ab: torch.Tensor) -> torch.Tensor:
         """Logits (B, count, H, W) and true ab/110, (B, 2, H, W), to one number. Errors: see `check_target`."""
-        check_target(output, ab, channels=self.count)
+        check_target(output, ab, self.weights, channels=self.count)
         index, share = soft_encode(ab, self.class_of)
         error = -(share * output.log_softmax(dim=1).gather(1, index)).sum(dim=1)  # (B, H, W)
         return (pixel_weights(self.weights, ab) * error).mean()
@@ -175,7 +181,12 @@ class AnnealedMean(nn.Module):
         self.register_buffer("colors", (torch.stack([a, b]) - 11) / 11)  # (2, Q), ab/110
 
     def forward(self, logits: torch.Tensor) -> torch.Tensor:
-        """(B, Q, H, W) to ab/110, (B, 2, H, W)."""
+        """(B, Q, H, W) to ab/110, (B, 2, H, W). Raises a ValueError for another number of classes."""
+        if logits.dim() != 4 or logits.shape[1] != self.colors.shape[1]:
+            raise ValueError(
+                f"the logits must be (B, {self.colors.shape[1]}, H, W), not {tuple(logits.shape)}: "
+                f"build UNet(out_channels={self.colors.shape[1]})"
+            )
         share = F.softmax(logits.float() / self.temperature, dim=1)
         return F.conv2d(share, self.colors[:, :, None, None])
 
