@@ -121,7 +121,9 @@ def test_numbers_out_of_range_are_refused(frequency, arguments):
 )  # fmt: skip
 @pytest.mark.parametrize("what", [rarity_weights, WeightedMSE, ClassCrossEntropy])
 def test_a_table_of_another_grid_or_without_numbers_is_refused(what, table):
-    with pytest.raises(ValueError, match=r"must be \(23, 23\), finite.*use (rarity_weights|color_frequency)"):
+    with pytest.raises(
+        ValueError, match=r"must be \(23, 23\), finite.*use (rarity_weights|color_frequency)"
+    ):
         what(table)
 
 
