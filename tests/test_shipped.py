@@ -39,7 +39,7 @@ def test_it_colours_photographs_that_it_never_saw():
     assert not model.training
     for name in ("coffee", "chelsea", "rocket", "astronaut"):
         photo = photograph(name)[None]
-        colored = predict(model, photo, short_side=40)
+        colored = predict(model, photo, short_side=32)
         assert colored.shape == photo.shape
         assert 15 < colorfulness(colored).item() < 90
         lightness = rgb_to_lab(colored)[:, 0] - rgb_to_lab(photo)[:, 0]
@@ -49,7 +49,7 @@ def test_it_colours_photographs_that_it_never_saw():
 def test_it_knows_the_sky_and_fur():
     """Blue above the rocket, warm on the cat: b below and above 0."""
     model, _ = load_shipped()
-    sky, fur = (predict(model, photograph(name)[None], short_side=40) for name in ("rocket", "chelsea"))
+    sky, fur = (predict(model, photograph(name)[None], short_side=32) for name in ("rocket", "chelsea"))
     assert rgb_to_lab(sky)[0, 2, :150].mean() < -5 < 5 < rgb_to_lab(fur)[0, 2].mean()
 
 

@@ -287,10 +287,10 @@ def race_verdict() -> str:
     )
     balanced, difference = (chosen[key] - louder[key] for key in ("balanced_auc", "delta_e"))
     return (
-        f"Weighting the squared error by rarity raises the colourfulness from {mse['share']:.0%} to {weighted['share']:.0%} of the "
+        f"Weighting the squared error by rarity raises the colourfulness from {100 * mse['share']:.0f} % to {100 * weighted['share']:.0f} % of the "
         f"truth's and the balanced AuC by {weighted['balanced_auc'] - mse['balanced_auc']:.1f} points, and costs "
         f"{mse['psnr'] - weighted['psnr']:.1f} dB of PSNR. The best bargain that we found ({setting(**run['chosen'])}) reaches "
-        f"{chosen['share']:.0%} for {mse['psnr'] - chosen['psnr']:.1f} dB; beside MSE with its saturation raised to the same "
+        f"{100 * chosen['share']:.0f} % for {mse['psnr'] - chosen['psnr']:.1f} dB; beside MSE with its saturation raised to the same "
         f"colourfulness, its balanced AuC is {abs(balanced):.1f} points {'higher' if balanced > 0 else 'lower'} and its ΔE00 "
         f"{abs(difference):.2f} {'lower' if difference < 0 else 'higher'}."
     )
@@ -302,10 +302,10 @@ def race_targets() -> str:
         mean_scores, ("mse", "weighted_mse", "chosen", "saturated_as_chosen")
     )
     goals = [
-        ("rarity-weighted MSE: colourfulness", "≥ 90 %", f"{weighted['share']:.0%}", weighted["share"] >= 0.895),
+        ("rarity-weighted MSE: colourfulness", "≥ 90 %", f"{100 * weighted['share']:.0f} %", weighted["share"] >= 0.9),
         ("rarity-weighted MSE: balanced AuC beside MSE's", "≥ +2.5 points",
          f"{weighted['balanced_auc'] - mse['balanced_auc']:+.1f}", weighted["balanced_auc"] - mse["balanced_auc"] >= 2.5),
-        ("best bargain: colourfulness", "≥ 75 %", f"{chosen['share']:.0%}", chosen["share"] >= 0.745),
+        ("best bargain: colourfulness", "≥ 75 %", f"{100 * chosen['share']:.0f} %", chosen["share"] >= 0.75),
         ("best bargain: PSNR beside MSE's", "≥ −1.0 dB", f"{chosen['psnr'] - mse['psnr']:+.2f}", chosen["psnr"] - mse["psnr"] >= -1),
         ("best bargain: balanced AuC beside equally colourful MSE's", "higher",
          f"{chosen['balanced_auc'] - louder['balanced_auc']:+.1f}", chosen["balanced_auc"] > louder["balanced_auc"]),

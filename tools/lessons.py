@@ -143,7 +143,7 @@ def colored_photographs(folder: Path) -> Path:
 
     model, _ = load_shipped()
     photos = [photograph(name) for name in ("coffee", "chelsea", "rocket", "astronaut")]
-    figure = compare(photos, [predict(model, photo[None], short_side=40)[0] for photo in photos])
+    figure = compare(photos, [predict(model, photo[None], short_side=32)[0] for photo in photos])
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / "shipped.jpg", dpi=150)
     return folder / "shipped.jpg"

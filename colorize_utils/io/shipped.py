@@ -14,7 +14,7 @@ def load_shipped(device="cpu") -> tuple[nn.Sequential, dict]:
     """A model L (B, 1, H, W) -> ab (B, 2, H, W), in eval mode, and the checkpoint's info (settings, metrics).
 
     It is a U-Net of width 16 that answers with classes, and the `AnnealedMean` that lesson 8 puts behind it.
-    It learnt on pictures of 32 x 32: give `predict` a `short_side` of about 40. Errors as for `checkpoint.read`.
+    It learnt on pictures of 32 x 32: give `predict` a `short_side` of 32. Errors as for `checkpoint.read`.
     """
     model, info = checkpoint.load(PATH, device)
     return nn.Sequential(model, AnnealedMean(info["temperature"])).to(device).eval(), info
