@@ -165,7 +165,7 @@ def test_every_loss_of_the_race_is_the_one_it_is_called(tiny):
 def test_the_competitor_is_as_colourful_as_wanted(tiny, monkeypatch):
     class HalfTruth(torch.nn.Module):
         def forward(self, L):  # some colour that depends on the lightness
-            return torch.cat([0.1 * L, -0.15 * L], dim=1)
+            return torch.cat([0.3 * L, -0.45 * L], dim=1)
 
     monkeypatch.setattr(race.Here, "images", tiny, raising=False)
     monkeypatch.setattr(race, "painter", lambda name: HalfTruth())

@@ -165,7 +165,7 @@ SHOWN = {
     + [("data", "train"), ("settings", "best_epoch")],
     "race": [("rows", row, "scores", 0, key) for row in ("grey", "mse", "chosen", "weighted_mse") for key in ("psnr", "ssim", "delta_e", "auc", "balanced_auc", "share")]
     + [("front", 5, "validation", key) for key in ("psnr", "share", "balanced_auc", "delta_e")] + [("settings", "pictures")],
-    "checkpoint": [("metrics", key) for key in ("psnr", "ssim", "delta_e", "auc", "balanced_auc", "share")] + [("bytes",), ("data", "train")],
+    "checkpoint": [("metrics", key) for key in ("psnr", "ssim", "delta_e", "auc", "balanced_auc", "share")] + [("data", "train")],
     "lessons": [("seconds", path.stem) for path in generate.lessons()] + [("errors", "test", "U-Net")],
 }  # fmt: skip
 
