@@ -285,13 +285,23 @@ def race_verdict() -> str:
     mse, weighted, chosen, louder = map(
         mean_scores, ("mse", "weighted_mse", "chosen", "saturated_as_chosen")
     )
+    differences = {
+        key: [
+            one[key] - other[key]
+            for one, other in zip(
+                *(run["rows"][row]["scores"] for row in ("chosen", "saturated_as_chosen"))
+            )
+        ]
+        for key in ("balanced_auc", "delta_e")
+    }
     balanced, difference = (chosen[key] - louder[key] for key in ("balanced_auc", "delta_e"))
+    noise = mean_and_error(differences["balanced_auc"], 1).split("± ")[1]
     return (
         f"Weighting the squared error by rarity raises the colourfulness from {100 * mse['share']:.0f} % to {100 * weighted['share']:.0f} % of the "
         f"truth's and the balanced AuC by {weighted['balanced_auc'] - mse['balanced_auc']:.1f} points, and costs "
         f"{mse['psnr'] - weighted['psnr']:.1f} dB of PSNR. The best bargain that we found ({setting(**run['chosen'])}) reaches "
         f"{100 * chosen['share']:.0f} % for {mse['psnr'] - chosen['psnr']:.1f} dB; beside MSE with its saturation raised to the same "
-        f"colourfulness, its balanced AuC is {abs(balanced):.1f} points {'higher' if balanced > 0 else 'lower'} and its ΔE00 "
+        f"colourfulness, its balanced AuC is {abs(balanced):.1f} ± {noise} points {'higher' if balanced > 0 else 'lower'} and its ΔE00 "
         f"{abs(difference):.2f} {'lower' if difference < 0 else 'higher'}."
     )
 
