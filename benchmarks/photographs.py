@@ -17,7 +17,7 @@ from skimage.color import rgb2lab
 from torch.utils.data import DataLoader, Dataset
 
 from colorize_utils.data import SEEN, UNSEEN, photograph
-from colorize_utils.io.store import prepare
+from colorize_utils.files.pictures import prepare
 from colorize_utils.lab import to_network
 from colorize_utils.training import batches, train_epoch
 from colorize_utils.unet import UNet

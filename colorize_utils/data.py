@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from .io.downloads import fetch_dogs_vs_cats, read_cifar
-from .io.store import prepare
+from .files.downloads import fetch_dogs_vs_cats, read_cifar
+from .files.pictures import prepare
 
 
 class Images(NamedTuple):

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
-from .io import checkpoint
-from .io.run import Run
+from .files import checkpoint
+from .files.run import Run
 from .lab import to_network
 from .moving_average import MovingAverage
 
@@ -95,7 +95,7 @@ def fit(
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     parts = {"optimizer": optimizer}
     if isinstance(loss, nn.Module):
-        parts["loss"] = loss  # what it knows, such as lesson 8's weights, is kept, too
+        parts["loss"] = loss  # what it knows, such as lesson 7's weights, is kept, too
     with Run(model, folder, settings, save_minutes=save_minutes, **parts) as run:
         for epoch in range(run.epoch, epochs):
             order = torch.Generator().manual_seed(1000 * seed + epoch)

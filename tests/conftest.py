@@ -46,7 +46,7 @@ def as_nobody(tmp_path, tmp_path_factory):
             place.chmod(0o777)
 
     def run(program, *arguments):
-        first = "import os, sys\nfrom PIL import Image\nImage.init()\nimport colorize_utils.io.store\nos.setuid(65534)\n"
+        first = "import os, sys\nfrom PIL import Image\nImage.init()\nimport colorize_utils.files.pictures\nos.setuid(65534)\n"
         command = [sys.executable, "-c", first + program, *map(str, arguments)]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from colorize_utils.io import checkpoint
+from colorize_utils.files import checkpoint
 from colorize_utils.unet import UNet
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from colorize_utils import data
 from colorize_utils.data import SEEN, UNSEEN, chroma, is_grey, load_images, part_of, photograph
-from colorize_utils.io.photos import read_square
+from colorize_utils.files.pictures import read_square
 
 
 def test_the_sample_needs_no_network_and_repeats_itself(monkeypatch):

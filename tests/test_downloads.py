@@ -26,8 +26,8 @@ import torch
 import torchvision
 
 from colorize_utils.data import load_images
-from colorize_utils.io import downloads
-from colorize_utils.io.downloads import fetch, fetch_dogs_vs_cats
+from colorize_utils.files import downloads
+from colorize_utils.files.downloads import fetch, fetch_dogs_vs_cats
 
 CONTENT = random.Random(0).randbytes(300_000)
 ROOT = Path(__file__).resolve().parents[1]
@@ -348,7 +348,7 @@ def test_a_folder_that_cannot_be_written_to_is_named_but_read_from(site):
 
 SCRIPT = """
 import errno, json, sys
-from colorize_utils.io import downloads
+from colorize_utils.files import downloads
 url, path, md5 = sys.argv[1:]
 print("ready", flush=True)
 try:

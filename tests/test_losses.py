@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from colorize_utils.data import Images
-from colorize_utils.io import checkpoint
+from colorize_utils.files import checkpoint
 from colorize_utils.lab import to_network
 from colorize_utils.losses import (
     AnnealedMean,

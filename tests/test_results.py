@@ -122,8 +122,8 @@ def test_every_table_stands_somewhere_and_the_main_one_in_readme_and_lesson_06()
         assert holders, f"no text has <!-- {name} -->"
         wanted = {
             "cifar100": "06_measuring_color",
-            "race": "08_rare_colors",
-            "verdict": "08_rare_colors",
+            "race": "07_rare_colors",
+            "verdict": "07_rare_colors",
         }
         if name in wanted:
             assert holders == ["README", wanted[name]]

@@ -13,8 +13,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from colorize_utils.io import checkpoint
-from colorize_utils.io.run import Run
+from colorize_utils.files import checkpoint
+from colorize_utils.files.run import Run
 from colorize_utils.training import fit, train_epoch
 from colorize_utils.unet import UNet
 
@@ -280,7 +280,7 @@ def test_a_compiled_net_is_kept_as_the_net_itself(tiny, tmp_path):
 def test_a_disk_that_cannot_be_read_is_not_called_damage(tiny, tmp_path, as_nobody):
     fit(fresh(), tiny, epochs=1, folder=tmp_path)
     (tmp_path / "last.pt").chmod(0)
-    program = "from colorize_utils.io import checkpoint; checkpoint.read(sys.argv[1])"
+    program = "from colorize_utils.files import checkpoint; checkpoint.read(sys.argv[1])"
     done = as_nobody(program, tmp_path / "last.pt")
     assert "PermissionError" in done.stderr.splitlines()[-1], done.stderr
 
@@ -394,7 +394,7 @@ def test_out_of_memory_names_the_knob(tmp_path):
 FULL = """
 import sys, os
 from pathlib import Path
-from colorize_utils.io import checkpoint
+from colorize_utils.files import checkpoint
 from colorize_utils.unet import UNet
 folder = Path(sys.argv[1])
 model = UNet(base_width=2)

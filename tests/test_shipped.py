@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from colorize_utils.data import load_images, photograph
-from colorize_utils.io import checkpoint
-from colorize_utils.io.shipped import PATH, load_shipped
+from colorize_utils.files import checkpoint
 from colorize_utils.lab import rgb_to_lab
 from colorize_utils.losses import gamut_cells
 from colorize_utils.metrics import color_frequency, colorfulness, measure
+from colorize_utils.shipped import PATH, load_shipped
 from colorize_utils.visualization import predict
 
 RESULT = json.loads((Path(__file__).parents[1] / "data" / "results" / "checkpoint.json").read_text())

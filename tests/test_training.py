@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from colorize_utils.data import Images
-from colorize_utils.io import checkpoint
+from colorize_utils.files import checkpoint
 from colorize_utils.lab import to_network
 from colorize_utils.training import PaintGrey, batches, fit, validation_error
 from colorize_utils.unet import UNet

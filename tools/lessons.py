@@ -138,7 +138,7 @@ def colored_photographs(folder: Path) -> Path:
 
     matplotlib.use("agg")
     from colorize_utils.data import photograph
-    from colorize_utils.io.shipped import load_shipped
+    from colorize_utils.shipped import load_shipped
     from colorize_utils.visualization import compare, predict
 
     model, _ = load_shipped()

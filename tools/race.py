@@ -1,4 +1,4 @@
-"""Race the losses of lesson 08 on the real CIFAR-100: the same net, pictures, steps and schedule for each.
+"""Race the losses of lesson 07 on the real CIFAR-100: the same net, pictures, steps and schedule for each.
 
     python tools/race.py FOLDER          FOLDER holds cifar-100-python
     python tools/race.py FOLDER --small  the same in a few minutes, with few pictures, into data/runs/race_small
@@ -26,7 +26,7 @@ from torch import nn
 from tqdm import tqdm
 
 from colorize_utils.data import Images, load_images
-from colorize_utils.io import checkpoint
+from colorize_utils.files import checkpoint
 from colorize_utils.lab import from_network, to_network
 from colorize_utils.losses import (
     AnnealedMean,

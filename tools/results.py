@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from colorize_utils.data import Images, is_grey, load_images
-from colorize_utils.io import checkpoint
+from colorize_utils.files import checkpoint
 from colorize_utils.metrics import PaintMean, color_frequency, measure
 from colorize_utils.training import PaintGrey, fit, train_epoch, validation_error
 from colorize_utils.unet import UNet

@@ -19,10 +19,10 @@ from results import DEVICE, RESULTS, ROOT, commit, provenance, write
 from torch import nn
 
 from colorize_utils.data import Images, load_images
-from colorize_utils.io import checkpoint
-from colorize_utils.io.shipped import PATH
+from colorize_utils.files import checkpoint
 from colorize_utils.losses import AnnealedMean, ClassCrossEntropy, gamut_cells, rarity_weights
 from colorize_utils.metrics import color_frequency, measure
+from colorize_utils.shipped import PATH
 from colorize_utils.training import fit
 from colorize_utils.unet import UNet
 

@@ -17,8 +17,7 @@ import torch
 from PIL import Image
 
 from colorize_utils.data import is_grey
-from colorize_utils.io.photos import Folder, Zip, open_source, read_square
-from colorize_utils.io.store import prepare
+from colorize_utils.files.pictures import Folder, Zip, open_source, prepare, read_square
 
 ROOT = Path(__file__).resolve().parents[1]
 KILLS = 20 if os.environ.get("STRESS") else 3
@@ -204,7 +203,7 @@ def test_an_unreadable_file_is_listed(tmp_path, as_nobody):
     noise(1).save(folder / "open.png")
     noise(2).save(folder / "locked.png")
     (folder / "locked.png").chmod(0)
-    program = "from colorize_utils.io.store import prepare; print(prepare(sys.argv[1], 8, sys.argv[2]).report())"
+    program = "from colorize_utils.files.pictures import prepare; print(prepare(sys.argv[1], 8, sys.argv[2]).report())"
     done = as_nobody(program, folder, tmp_path / "store")
     assert "used 1, left out 1" in done.stdout and "locked.png: Permission denied" in done.stdout, (
         done.stderr
@@ -257,7 +256,7 @@ def test_damaged_and_huge_members_are_listed(tmp_path):
     info = zipfile.ZipFile(path).getinfo("flipped.jpg")
     raw[info.header_offset + 500] ^= 255
     path.write_bytes(raw)
-    import colorize_utils.io.photos as photos
+    import colorize_utils.files.pictures as photos
 
     photos.MOST_EXPANSION, before = 10_000, photos.MOST_EXPANSION
     try:
@@ -301,7 +300,7 @@ def test_sources_without_pictures_are_named(tmp_path):
 
 PREPARE = """
 import sys, time
-import colorize_utils.io.store as store
+import colorize_utils.files.pictures as store
 store.EVERY = 0.02
 read = store.read_square
 def slow(file, size):
@@ -386,7 +385,7 @@ def test_a_source_that_vanishes_is_an_error_and_no_bad_pictures(many, tmp_path):
 
 def test_a_folder_that_cannot_be_listed_is_an_error(photos, tmp_path, as_nobody):
     (photos / "cats").chmod(0)
-    program = "from colorize_utils.io.store import prepare; prepare(sys.argv[1], 8, sys.argv[2])"
+    program = "from colorize_utils.files.pictures import prepare; prepare(sys.argv[1], 8, sys.argv[2])"
     done = as_nobody(program, photos, tmp_path / "store")
     assert "Permission denied: make the folder readable, or take it away" in done.stderr
 
@@ -402,7 +401,7 @@ def test_two_preparations_at_once_do_no_harm(many, tmp_path):
 def test_a_full_disk_loses_nothing(photos, tmp_path):
     """A file system of 128 kB: the store needs 414 kB."""
     program = (
-        "import sys; import colorize_utils.io.store as store; store.EVERY = 0\n"
+        "import sys; import colorize_utils.files.pictures as store; store.EVERY = 0\n"
         "import shutil; usage = shutil.disk_usage\n"
         "if len(sys.argv) > 3: store.shutil.disk_usage = lambda path: usage('/')\n"
         "store.prepare(sys.argv[1], int(sys.argv[4]) if len(sys.argv) > 4 else 48, sys.argv[2])"

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
 
-from colorize_utils.io.knobs import CHOICES, check
+from colorize_utils.files.settings import CHOICES, check
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -47,7 +47,7 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
 def test_a_read_only_folder_is_named(tmp_path, as_nobody):
     (tmp_path / "course").mkdir(mode=0o755)
     program = (
-        "from pathlib import Path; from colorize_utils.io.knobs import check\n"
+        "from pathlib import Path; from colorize_utils.files.settings import check\n"
         "check({'ROOT': Path(sys.argv[1]), 'CHECKPOINT_DIR': 'data/runs'})"
     )
     done = as_nobody(program, tmp_path / "course")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from colorize_utils.io import checkpoint
+from colorize_utils.files import checkpoint
 from colorize_utils.moving_average import MovingAverage
 
 NO_MEMORY = (

@@ -121,7 +121,7 @@ def read(path) -> dict:
         raise Damaged(f"{path} is damaged or is no checkpoint: delete it and train again") from error
     if not isinstance(content, dict) or not PARTS <= content.keys():
         raise ValueError(
-            f"{path} is not a checkpoint of this course: write one with colorize_utils.io.checkpoint.save"
+            f"{path} is not a checkpoint of this course: write one with colorize_utils.files.checkpoint.save"
         )
     if content["normalisation"] != NORMALISATION:
         raise ValueError(
