@@ -10,43 +10,33 @@ import torch.nn.functional as F
 from torch import nn
 
 from .lab import from_network, to_network
-from .training import PaintGrey
 
 
 @torch.no_grad()
-def predict(
-    model: nn.Module, rgb: torch.Tensor, batch_size: int = 64, short_side: int | None = None
-) -> torch.Tensor:
-    """Colour pictures from their lightness alone, in eval mode; then back to train or eval.
+def predict(model: nn.Module, rgb: torch.Tensor, short_side: int | None = None) -> torch.Tensor:
+    """Colour RGB (N, 3, H, W), uint8 or float in 0..1, from its lightness alone, in eval mode.
 
-    Args:
-        model: L (B, 1, H, W) -> ab (B, 2, H, W), as `to_network` normalises them.
-        rgb: (N, 3, H, W) uint8 or float in 0..1; of its colours only the lightness is used.
-        short_side: predict ab at this many pixels, as `predict_small` does; None for the full size.
-
-    Returns:
-        RGB (N, 3, H, W), float32 in 0..1, on the CPU.
+    The model turns L (B, 1, H, W) into ab (B, 2, H, W), as `to_network` has them; with a
+    `short_side`, at that many pixels. Returns RGB (N, 3, H, W), float32 in 0..1, on the CPU.
     """
     device = next((p.device for p in model.parameters()), rgb.device)
-    coloured, was_training = [], model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    try:
-        for part in rgb.split(batch_size):
-            L, _ = to_network(part.to(device))
-            ab = model(L) if short_side is None else predict_small(model, L, short_side)
-            coloured.append(from_network(L, ab).cpu())
-    finally:
-        model.train(was_training)
+    coloured = []
+    for part in rgb.split(64):
+        L, _ = to_network(part.to(device))
+        ab = model(L) if short_side is None else predict_small(model, L, short_side)
+        coloured.append(from_network(L, ab).cpu())
+    for module, mode in modes:
+        module.training = mode  # as it was, a frozen BatchNorm too
     return torch.cat(coloured)
 
 # %% ../notebooks/05_visualization.ipynb #5ma11c0d
 def predict_small(model: nn.Module, L: torch.Tensor, short_side: int) -> torch.Tensor:
     """Predict ab at `short_side` pixels, the scale of the training pictures, and enlarge it.
 
-    L is (B, 1, H, W) on the model's device, the result (B, 2, H, W). Raises ValueError for less than a pixel.
+    L is (B, 1, H, W), on the model's device; the result (B, 2, H, W).
     """
-    if short_side < 1:
-        raise ValueError(f"short_side must be at least 1 pixel, not {short_side}")
     height, width = L.shape[2:]
     scale = short_side / min(height, width)
     size = (round(scale * height), round(scale * width))
@@ -57,25 +47,21 @@ def predict_small(model: nn.Module, L: torch.Tensor, short_side: int) -> torch.T
 def compare(pictures, predictions, captions=None, per_row: int = 1) -> plt.Figure:
     """Draw grey, prediction and truth side by side, `per_row` such triples in a row.
 
-    Args:
-        pictures: uint8 RGB, each (3, H, W), of any sizes.
-        predictions: float RGB in 0..1, each as large as its picture.
-        captions: a text for each picture, to stand above its prediction.
-
-    Raises:
-        ValueError: the lists differ in length, or are empty.
+    Pictures are uint8 RGB (3, H, W), of any sizes; predictions float RGB in 0..1, each as large
+    as its picture; captions stand above the predictions.
     """
     captions = captions or ["prediction"] * len(pictures)
-    if not len(pictures) == len(predictions) == len(captions) > 0:
-        raise ValueError("give as many predictions and captions as pictures, and at least one")
+    assert len(pictures) == len(predictions) == len(captions), "one prediction and caption for each"
     ratios = [picture.shape[1] / picture.shape[2] for picture in pictures]
     ratios = [max(ratios[i : i + per_row]) for i in range(0, len(ratios), per_row)]
     heights = [8 / 3 / per_row * ratio + 0.3 for ratio in ratios]  # inches, with the titles
     figure = plt.figure(figsize=(8, sum(heights)), layout="constrained")
     grid = figure.add_gridspec(len(heights), 3 * per_row, height_ratios=heights)
     for i, (picture, prediction, caption) in enumerate(zip(pictures, predictions, captions)):
-        grey = predict(PaintGrey(), picture[None])[0]
-        for k, (title, panel) in enumerate((("grey", grey), (caption, prediction), ("truth", picture))):
+        L, ab = to_network(picture[None])
+        grey = from_network(L, 0 * ab)[0]
+        panels = (("grey", grey), (caption, prediction), ("truth", picture))
+        for k, (title, panel) in enumerate(panels):
             axis = figure.add_subplot(grid[i // per_row, 3 * (i % per_row) + k])
             axis.imshow(panel.cpu().permute(1, 2, 0).numpy())
             axis.set_title(title, fontsize=9)
@@ -83,15 +69,11 @@ def compare(pictures, predictions, captions=None, per_row: int = 1) -> plt.Figur
     return figure
 
 # %% ../notebooks/05_visualization.ipynb #e1268758
-def ab_density(ab: torch.Tensor, bins: int = 110) -> torch.Tensor:
-    """Log10 of the share of pixels in each cell of the ab plane, -110..110 both ways.
+def ab_density(ab: torch.Tensor) -> torch.Tensor:
+    """Log10 of the share of pixels in each cell, 2 x 2 units, of the ab plane, -110..110 both ways.
 
-    Args:
-        ab: the network's scale, ab/110, (N, 2, H, W).
-
-    Returns:
-        (bins, bins), rows along b and columns along a; empty cells have -7.
+    ab/110, (N, 2, H, W) -> (110, 110), rows along b and columns along a; empty cells have -7.
     """
     points = (ab.float() * 110).permute(0, 2, 3, 1).reshape(-1, 2).cpu()
-    counts = torch.histogramdd(points, bins=[bins, bins], range=[-110.0, 110.0, -110.0, 110.0]).hist
+    counts = torch.histogramdd(points, bins=[110, 110], range=[-110.0, 110.0, -110.0, 110.0]).hist
     return (counts / len(points)).clamp(min=1e-7).log10().T
