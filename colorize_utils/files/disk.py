@@ -3,74 +3,78 @@
 import contextlib
 import errno
 import os
+import re
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-ADVICE = {
-    "make room, or choose another folder": ("ENOSPC", "EDQUOT", "EFBIG"),
-    "choose a folder that you may write to": ("EACCES", "EPERM", "EROFS"),
-    "the drive is gone: mount it again": ("ENOTCONN", "EIO", "ESTALE", "ENODEV", "ENXIO", "EHOSTDOWN"),
+ADVICE = {  # names of errno; numbers of Windows, which tells more kinds apart
+    "another program has it open: close that": "32 33",
+    "the drive is gone: mount it again": "ENOTCONN EIO ESTALE ENODEV ENXIO EHOSTDOWN ETIMEDOUT 21 53 55 64",
+    "make room, or choose another folder": "ENOSPC EDQUOT EFBIG",
+    "choose a folder that you may write to": "EROFS 19",
+    "change its permissions, or choose a folder that you may write to": "EACCES EPERM",
+    "choose another path": "ENOTDIR EISDIR EEXIST ENAMETOOLONG ELOOP",
 }
 NO_LOCKS = {"ENOLCK", "ENOSYS", "ENOTSUP", "EOPNOTSUPP"}
+ODD = re.compile(r"^~[^/\\]*|\$\w+|\$\{\w+\}|%\w+%|^\w+:(?=[/\\])")  # ~, a variable, an address, C:
+DRIVE = re.compile(
+    r"((?i:/content/g?(oogle)?[-_ ]?drive)|.*?(?=/(My|Shared) ?[Dd]rives?(/|$)))(/[^/]*|$)"
+)
 
 
 def because(error: OSError) -> str:
     """What the system says of an error, and what to do about it where that is known."""
-    name, said = errno.errorcode.get(error.errno, ""), error.strerror or str(error)
-    return next((f"{said}: {what}" for what, names in ADVICE.items() if name in names), said)
+    codes = {errno.errorcode.get(error.errno), str(getattr(error, "winerror", None))}
+    said = error.strerror or str(error) or type(error).__name__
+    advice = next((what for what, known in ADVICE.items() if codes & {*known.split()}), "")
+    return said if not advice or advice in said else f"{said}: {advice}"
 
 
 def place(path) -> Path:
     """`path` made absolute.
 
     Raises:
-        ValueError: it is not the place that it looks like: it begins with a ~ or $ that nothing has replaced, or
-            lies in a Google Drive that is not mounted, where a folder of that name would vanish with the machine.
+        ValueError: it is not the place that it looks like: a ~ or variable that nothing has replaced, an address,
+            or a Google Drive that is not mounted, where a folder of that name would vanish with the machine.
     """
-    if odd := [part for part in Path(path).parts if part[0] in "~$"]:
-        raise ValueError(f"{path}: {odd[0]} is not replaced by anything here, so write the whole path")
+    if (odd := ODD.search(str(path))) and odd[0] != Path(path).drive:
+        raise ValueError(
+            f"{path} begins nowhere: {odd[0]} stands for nothing here, so write the whole path"
+        )
     path = Path(os.path.abspath(path))
-    if path.parts[1:2] == ("content",) and path.parts[3:4] in [("MyDrive",), ("Shareddrives",)]:
-        drive = Path(*path.parts[:3])
-        if not drive.is_mount():
-            raise ValueError(
-                f"{path} is in a Google Drive that is not mounted: run "
-                f"`from google.colab import drive; drive.mount({str(drive)!r})` first"
-            )
+    drive = DRIVE.match(Path(os.path.realpath(path)).as_posix())
+    imitated = drive and (drive[1].startswith("/content/") or not os.path.isdir(drive[0]))
+    if imitated and not os.path.ismount(drive[1]):
+        raise ValueError(
+            f"{path} is in no Google Drive that is mounted: run `from google.colab import drive; "
+            'drive.mount("/content/drive")` first, and write the path as /content/drive/MyDrive/...'
+        )
     return path
 
 
 @contextlib.contextmanager
 def locked(path, busy: str = ""):
-    """Hold the lock file `path`, which is left there. While another process has it, wait, and say so.
+    """Hold the lock file `path`, which is left there. An OSError says why nothing can be written there.
 
-    Args:
-        busy: what to say instead of waiting.
-
-    Raises:
-        BlockingIOError: another process has it, and there is something to say.
-        OSError: nothing can be written there.
+    While another process has it, wait, and say so; or, where `busy` says what, raise a BlockingIOError.
     """
     path = Path(path)
-    lock = FileLock(path)
+    lock, folder = FileLock(path), path.parent
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            if busy:
-                raise BlockingIOError(errno.EAGAIN, busy) from None
-            print(f"another process is at work on {path.stem}: waiting for it", flush=True)
-            lock.acquire()
-    except BlockingIOError:
-        raise
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        if busy:
+            raise BlockingIOError(errno.EAGAIN, busy) from None
+        print(f"another process is at work on {path.stem}: waiting for it", flush=True)
+        lock.acquire()
     except (NotImplementedError, OSError) as error:
         if errno.errorcode.get(getattr(error, "errno", errno.ENOSYS)) not in NO_LOCKS:
             raise OSError(
-                error.errno, f"nothing can be written to {path.parent} ({because(error)})"
+                error.errno, f"nothing can be written to {folder} ({because(error)})"
             ) from error
-        print(f"{path.parent} has no locks: do not work there with two processes at once", flush=True)
+        print(f"{folder} has no locks: do not work there with two processes at once", flush=True)
     try:
         yield
     finally:
@@ -78,13 +82,8 @@ def locked(path, busy: str = ""):
 
 
 def write_whole(path, content: bytes) -> None:
-    """Write `path` so that a crash or a full disk leaves what was there before.
-
-    Raises:
-        OSError: it cannot be written; says why and what to do.
-    """
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.partial")
+    """Write `path` so that a crash or a full disk leaves what was there before. An OSError says what to do."""
+    path, partial = Path(path), Path(f"{path}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
