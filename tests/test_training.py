@@ -1,14 +1,30 @@
+"""Lesson 04's loop, and what breaks a training for real: kills, damage, a full disk, no memory, another run in the same folder."""
+
+import errno
+import functools
 import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from colorize_utils.data import Images
-from colorize_utils.files import checkpoint
+from colorize_utils.files import checkpoint, disk
 from colorize_utils.lab import to_network
-from colorize_utils.training import PaintGrey, batches, fit, validation_error
+from colorize_utils.losses import WeightedMSE
+from colorize_utils.training import PaintGrey, batches, fit, plain_step, validation_error
 from colorize_utils.unet import UNet
+
+ROOT = Path(__file__).resolve().parents[1]
+KILLS = 20 if os.environ.get("STRESS") else 3
 
 
 def fresh(width=2):
@@ -20,11 +36,20 @@ def same(a, b):
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values()))
 
 
+def weights(path):
+    net = fresh()
+    net.load_state_dict(checkpoint.read(path)["model"])
+    return net
+
+
+# ---- the loop ----
+
+
 def test_batches_cover_every_row_once():
     assert [len(rows) for rows in batches(10, 4)] == [4, 4, 2]
     assert torch.cat(batches(10, 4)).tolist() == list(range(10))
-    shuffled = torch.cat(batches(100, 7, torch.Generator().manual_seed(0)))
-    assert sorted(shuffled.tolist()) == list(range(100)) and shuffled.tolist() != list(range(100))
+    shuffled = torch.cat(batches(100, 7, shuffle=True)).tolist()
+    assert sorted(shuffled) == list(range(100)) != shuffled
 
 
 def test_learns(tiny):
@@ -36,15 +61,27 @@ def test_learns(tiny):
 
 def test_validation_error_is_the_mean_over_pictures_in_eval_mode(tiny):
     model = fresh().train()
+    model.first[1].eval()  # a BatchNorm that its owner froze
     before = {key: value.clone() for key, value in model.state_dict().items()}
     error = validation_error(model, tiny.validation, batch_size=7)
-    assert model.training and all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert model.training and not model.first[1].training and model.first[4].training
     L, ab = to_network(tiny.validation)
     with torch.no_grad():
         assert error == pytest.approx(F.mse_loss(model.eval()(L), ab).item(), rel=1e-5)
-    assert validation_error(PaintGrey(), tiny.validation) == pytest.approx(
-        (ab**2).mean().item(), rel=1e-5
-    )
+    grey = pytest.approx((ab**2).mean().item(), rel=1e-5)
+    assert validation_error(PaintGrey(), tiny.validation) == grey
+
+
+def test_a_frozen_batchnorm_stays_frozen_and_an_eval_model_is_trained(tiny):
+    model = fresh().train()
+    model.first[1].eval()
+    frozen = model.first[1].running_mean.clone()
+    fit(model, tiny, epochs=2, batch_size=35)
+    assert torch.equal(model.first[1].running_mean, frozen) and not model.first[1].training
+    one, other = fresh().eval(), fresh()
+    fit(one, tiny, epochs=1), fit(other, tiny, epochs=1)
+    assert same(one, other)
 
 
 def test_one_step_is_adam_on_the_given_loss(tiny):
@@ -59,89 +96,377 @@ def test_one_step_is_adam_on_the_given_loss(tiny):
     assert same(model, by_hand)
 
 
-def test_the_seed_decides_the_order(tiny):
+def test_the_seed_decides_the_order_and_every_epoch_has_its_own(tiny):
     a, b, c = fresh(), fresh(), fresh()
-    for model, seed in ((a, 0), (b, 0), (c, 1)):
-        fit(model, tiny, epochs=1, batch_size=16, seed=seed)
-    assert same(a, b) and not same(a, c)
-
-
-def test_every_epoch_has_an_order_of_its_own(tiny):
     seen = []
 
-    def mse_loss(output, ab):
-        seen.append(ab.sum().item())
-        return F.mse_loss(output, ab)
+    def step(model, L, ab, loss, optimizer):
+        seen.append(L.sum().item())
+        return plain_step(model, L, ab, loss, optimizer)
 
-    fit(fresh(), tiny, epochs=2, batch_size=16, loss=mse_loss)
-    first, second = seen[:5], seen[7:12]  # five steps and two batches of validation an epoch
-    assert sum(first) == pytest.approx(sum(second), rel=1e-4) and first != second
-
-
-class Disconnect(Exception):
-    pass
+    for model, seed in ((a, 0), (b, 0), (c, 1)):
+        fit(model, tiny, epochs=2, batch_size=16, seed=seed, step=step)
+    assert same(a, b) and not same(a, c)
+    first, second = seen[:5], seen[5:10]
+    assert first != second and sum(first) == pytest.approx(sum(second), abs=1e-2)
 
 
-@pytest.mark.parametrize("calls", [1, 8, 12, 23])
-def test_interrupted_anywhere_and_resumed_ends_bit_identical(tiny, tmp_path, calls):
-    left = [calls]
+def test_optimizer_step_and_after_epoch_are_the_callers(tiny):
+    model, rates = fresh(), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.4)
 
-    def mse_loss(output, ab):
-        left[0] -= 1
-        if left[0] == 0:
-            raise Disconnect
-        return F.mse_loss(output, ab)
+    def halve(history):
+        rates.append((len(history["validation"]), optimizer.param_groups[0]["lr"]))
+        optimizer.param_groups[0]["lr"] /= 2
 
-    through, resumed = fresh(), fresh()
-    history = fit(through, tiny, epochs=4, batch_size=16, folder=tmp_path / "through")
-    with pytest.raises(Disconnect):
-        fit(resumed, tiny, epochs=4, batch_size=16, loss=mse_loss, folder=tmp_path / "resumed")
-    resumed = fresh()
-    again = fit(resumed, tiny, epochs=4, batch_size=16, folder=tmp_path / "resumed")
+    def no_step(model, L, ab, loss, optimizer):
+        return loss(model(L), ab)
+
+    history = fit(model, tiny, epochs=3, optimizer=optimizer, step=no_step, after_epoch=halve)
+    assert rates == [(1, 0.4), (2, 0.2), (3, 0.1)] and len(history["train"]) == 3
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), fresh().parameters()))
+
+
+@pytest.mark.parametrize("count, side", [(9, 32), (33, 16), (17, 1)])
+def test_a_last_batch_of_one_trains_at_any_size(tiny, count, side):
+    pictures = F.interpolate(tiny.train.float(), size=side).byte()[:count]
+    few = Images(pictures, pictures[:3], pictures)
+    assert math.isfinite(fit(fresh(), few, epochs=1, batch_size=(count - 1) // 2)["train"][0])
+
+
+# ---- stopped and going on ----
+
+TRAIN = """
+import sys, torch
+from colorize_utils.data import Images, load_images
+from colorize_utils.training import fit
+from colorize_utils.unet import UNet
+torch.set_num_threads(1)
+images = load_images("sample", image_size=16)
+images = Images(images.train[::8], images.validation[::10], images.test[:8])
+torch.manual_seed(0)
+model = UNet(base_width=2)
+torch.optim.Adam(model.parameters())  # its first one takes seconds
+print("START", flush=True)
+fit(model, images, epochs=12, batch_size=8, folder=sys.argv[1])
+"""
+
+
+def train(folder, program=TRAIN):
+    env = {**os.environ, "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-u", "-c", program, folder], cwd=ROOT, env=env, **pipes)
+
+
+def epochs_in(folder):
+    return len(checkpoint.read(folder / "last.pt")["history"]["train"])
+
+
+def test_killed_at_random_moments_a_run_loses_an_epoch_at_most_and_ends_with_the_same_bits(tmp_path):
+    whole = train(tmp_path / "whole")
+    assert whole.wait() == 0, whole.stderr.read()
+    chance, done = random.Random(time.time_ns()), 0
+    for kill in range(KILLS):
+        process = train(tmp_path / "killed")
+        printed = [process.stdout.readline() for _ in range(2 if done == 0 else 3)]
+        assert printed[0] == "START\n", process.stderr.read()
+        time.sleep(chance.uniform(0, 0.4))
+        process.send_signal(signal.SIGKILL)
+        printed += process.communicate()[0].splitlines()
+        begun = max(int(line.split()[1][:-1]) for line in printed if line.startswith("epoch "))
+        done, before = epochs_in(tmp_path / "killed"), done
+        assert before <= done and done >= begun - 1 > 0 or kill == 0, printed
+    process = train(tmp_path / "killed")
+    output, errors = process.communicate()
+    assert process.returncode == 0 and f"going on after epoch {done}\n" in output, errors
+    for name in ("last.pt", "best.pt"):
+        one, other = (checkpoint.read(tmp_path / place / name) for place in ("whole", "killed"))
+        assert one["history"] == other["history"], name
+        assert all(torch.equal(one["model"][key], other["model"][key]) for key in one["model"]), name
+    assert sorted(os.listdir(tmp_path / "killed")) == ["best.pt", "last.pt", "lock"]
+
+
+class Dropping(UNet):
+    def forward(self, L):
+        return F.dropout(super().forward(L), 0.3, self.training)
+
+
+class Counting(nn.MSELoss):
+    """A loss with a state that changes: each call weighs more than the one before."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, output, ab):
+        self.calls += 1
+        return super().forward(output, ab) * (1 + self.calls / 100)
+
+
+def test_random_layers_optimizer_rates_and_a_loss_with_a_state_go_on(tiny, tmp_path):
+    def run(folder, epochs, seen=None):
+        torch.manual_seed(0)
+        model = Dropping(base_width=2)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+
+        def decay(history):
+            optimizer.param_groups[0]["lr"] *= 0.7
+            if seen == len(history["train"]):
+                raise KeyboardInterrupt
+
+        options = {"optimizer": optimizer, "after_epoch": decay, "folder": folder, "loss": Counting()}
+        return model, fit(model, tiny, epochs=epochs, batch_size=16, **options)
+
+    through, history = run(tmp_path / "through", 4)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", 4, seen=3)
+    assert epochs_in(tmp_path / "parts") == 2
+    torch.manual_seed(99)
+    resumed, again = run(tmp_path / "parts", 4)
     assert again == history and same(through, resumed)
-    best, info = checkpoint.load(tmp_path / "resumed" / "best.pt")
-    assert same(best, checkpoint.load(tmp_path / "through" / "best.pt")[0])
+    assert run(tmp_path / "parts", 4)[1] == history  # a finished run is not trained again
 
 
 def test_keeps_the_best_and_the_last(tiny, tmp_path):
-    model = fresh(4)
-    history = fit(model, tiny, epochs=6, batch_size=16, learning_rate=0.02, folder=tmp_path)
-    best, info = checkpoint.load(tmp_path / "best.pt")
-    assert validation_error(best, tiny.validation) == pytest.approx(min(history["validation"]), rel=1e-5)
-    assert (
-        len(info["history"]["validation"]) == history["validation"].index(min(history["validation"])) + 1
-    )
-    assert same(checkpoint.load(tmp_path / "last.pt")[0], model)
-
-
-def test_a_finished_run_is_not_trained_again(tiny, tmp_path):
-    history = fit(fresh(), tiny, epochs=2, folder=tmp_path)
     model = fresh()
-    assert fit(model, tiny, epochs=2, folder=tmp_path) == history
-    assert same(model, checkpoint.load(tmp_path / "last.pt")[0])
+    history = fit(model, tiny, epochs=6, batch_size=16, learning_rate=0.02, folder=tmp_path)
+    best = checkpoint.read(tmp_path / "best.pt")
+    lowest = min(history["validation"])
+    assert best["history"]["validation"][-1] == lowest == min(best["history"]["validation"])
+    error = validation_error(weights(tmp_path / "best.pt"), tiny.validation)
+    assert error == pytest.approx(lowest, rel=1e-5)
+    assert same(weights(tmp_path / "last.pt"), model)
 
 
-def test_other_settings_are_refused_by_name(tiny, tmp_path):
+def test_a_compiled_net_is_kept_as_the_net_itself(tiny, tmp_path):
+    fit(torch.compile(fresh(), backend="eager"), tiny, epochs=1, batch_size=35, folder=tmp_path)
+    fit(torch.compile(fresh(), backend="eager"), tiny, epochs=2, batch_size=35, folder=tmp_path)
+    plain = fresh()
+    fit(plain, tiny, epochs=2, batch_size=35)
+    assert same(plain, weights(tmp_path / "last.pt"))
+
+
+# ---- another run in the same folder ----
+
+
+def table(value):
+    """Weights with the extremes of all others, and one cell of its own."""
+    weights = torch.ones(23, 23)
+    weights[0, 0], weights[22, 22], weights[11, 11] = 0.5, 5.0, value
+    return weights
+
+
+def huber(delta):
+    def loss(output, ab):
+        return F.huber_loss(output, ab, delta=delta)
+
+    return loss
+
+
+def cell(source):
+    """A function as a notebook's cell defines it."""
+    space = {"F": F, "__name__": "__main__"}
+    exec(source, space)
+    return space["loss"]
+
+
+SCALE = "SCALE = {}\ndef loss(output, ab):\n    return SCALE * F.mse_loss(output, ab)"
+BODY = "def loss(output, ab):\n    return {} * F.mse_loss(output, ab)"
+OTHERS = {
+    "another table": lambda k: {"loss": WeightedMSE(table(1.0 + k))},
+    "another number of a module": lambda k: {"loss": nn.HuberLoss(delta=0.1 + k)},
+    "another partial": lambda k: {"loss": functools.partial(F.huber_loss, delta=0.1 + k)},
+    "another closure": lambda k: {"loss": huber(0.1 + k)},
+    "another body": lambda k: {"loss": cell(BODY.format(1 + k))},
+    "another global": lambda k: {"loss": cell(SCALE.format(1 + k))},
+    "another lambda": lambda k: {
+        "loss": eval(f"lambda output, ab: {1 + k} * (output - ab).abs().mean()")
+    },
+    "another function": lambda k: {"loss": F.l1_loss if k else F.mse_loss},
+    "another rate": lambda k: {"learning_rate": 0.1 + k},
+    "another batch size": lambda k: {"batch_size": 16 + k},
+    "another seed": lambda k: {"seed": k},
+    "another step": lambda k: {"step": functools.partial(plain_step) if k else plain_step},
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_run_is_refused_before_anything_is_touched(name, tiny, tmp_path):
+    make = OTHERS[name]
+    history = fit(fresh(), tiny, epochs=1, folder=tmp_path, **make(0))
+    assert fit(fresh(), tiny, epochs=1, folder=tmp_path, **make(0)) == history
+    model, before = fresh(), (tmp_path / "last.pt").read_bytes()
+    loss = make(1).get("loss")
+    state = [x.clone() for x in loss.state_dict().values()] if isinstance(loss, nn.Module) else []
+    with pytest.raises(ValueError, match="is of another training .* was .*, now "):
+        fit(model, tiny, epochs=2, folder=tmp_path, **{**make(1), **({"loss": loss} if loss else {})})
+    assert same(model, fresh()) and (tmp_path / "last.pt").read_bytes() == before
+    assert all(torch.equal(a, b) for a, b in zip(state, loss.state_dict().values() if state else []))
+
+
+def test_another_net_optimizer_or_set_of_pictures_is_refused_by_name(tiny, tmp_path):
     fit(fresh(), tiny, epochs=1, folder=tmp_path)
-    untouched, model = fresh(), fresh()
-    with pytest.raises(ValueError, match="learning_rate was 0.001, now 0.01"):
-        fit(model, tiny, epochs=2, learning_rate=0.01, folder=tmp_path)
-    with pytest.raises(ValueError, match="pictures was"):
-        fit(model, Images(tiny.train.flip(0), tiny.validation, tiny.test), epochs=2, folder=tmp_path)
-    assert same(model, untouched)
-    with pytest.raises(ValueError, match="base_width=2, the model has base_width=4"):
-        fit(fresh(4), tiny, epochs=2, folder=tmp_path)
+    sgd = fresh()
+    for what, arguments in {
+        "net was UNet": (fresh(4), tiny, {}),
+        "optimizer was Adam .* now SGD": (sgd, tiny, {"optimizer": torch.optim.SGD(sgd.parameters())}),
+        "train was": (fresh(), tiny._replace(train=tiny.train.flip(0)), {}),
+        "validation was": (fresh(), tiny._replace(validation=tiny.test), {}),
+    }.items():
+        model, images, more = arguments
+        with pytest.raises(ValueError, match=what):
+            fit(model, images, epochs=2, folder=tmp_path, **more)
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}, {"learning_rate": 0.0}])
-def test_settings_of_nothing_are_refused(tiny, wrong):
-    with pytest.raises(ValueError, match="must be above 0"):
-        fit(fresh(), tiny, **{"epochs": 1, **wrong})
-    with pytest.raises(ValueError, match="must be above 0"):
-        fit(fresh(), Images(tiny.train[:0], tiny.validation, tiny.test), epochs=1)
+def test_a_second_training_in_a_folder_is_kept_out(tiny, tmp_path):
+    first = train(tmp_path)
+    assert first.stdout.readline() == "START\n" and first.stdout.readline().startswith("epoch 1")
+    with pytest.raises(BlockingIOError, match="another training is at work in"):
+        fit(fresh(), tiny, epochs=1, folder=tmp_path)
+    assert first.wait() == 0, first.stderr.read()
+    with pytest.raises(ValueError, match="another training"):
+        fit(fresh(), tiny, epochs=1, folder=tmp_path)
 
 
-def test_a_last_batch_of_one_works(tiny):
-    larger = Images(*(F.interpolate(part.float(), size=32).byte() for part in tiny))
-    one_left = Images(larger.train[:9], larger.validation, larger.test)
-    assert math.isfinite(fit(fresh(), one_left, epochs=1, batch_size=8)["train"][0])
+# ---- damage ----
+
+
+class Trap:
+    def __reduce__(self):
+        return os.mkdir, ("sprung",)
+
+
+def spoiled(path, damage):
+    content = path.read_bytes()
+    if damage == "flipped":
+        content = bytearray(content)
+        content[len(content) // 2] ^= 255
+    elif isinstance(damage, str):
+        content = checkpoint.read(path)
+        if damage in content:
+            del content[damage]
+        checkpoint.write(path, {**content, "history": None} if damage == "null" else content)
+        return
+    path.write_bytes(damage if isinstance(damage, bytes) else content[: len(content) // 2 or 1])
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", 1 / 2, "flipped", "history", "run", "optimizer", "null"])  # fmt: skip
+def test_a_damaged_last_is_named_and_nothing_is_trained_over_it(tiny, tmp_path, damage):
+    fit(fresh(), tiny, epochs=1, folder=tmp_path)
+    spoiled(tmp_path / "last.pt", damage)
+    before = (tmp_path / "last.pt").read_bytes()
+    with pytest.raises(ValueError, match="last.pt is damaged, or no checkpoint: delete it and train"):
+        fit(fresh(), tiny, epochs=2, folder=tmp_path)
+    assert (tmp_path / "last.pt").read_bytes() == before
+    (tmp_path / "last.pt").unlink()
+    with pytest.raises(ValueError, match="has a best.pt and no last.pt: move it away"):
+        fit(fresh(), tiny, epochs=1, folder=tmp_path)
+
+
+def test_a_file_that_would_run_code_is_refused_and_a_missing_one_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": Trap()}, "trap.pt")
+    with pytest.raises(ValueError, match="damaged"):
+        checkpoint.read("trap.pt")
+    assert not (tmp_path / "sprung").exists()
+    with pytest.raises(FileNotFoundError, match="train one first"):
+        checkpoint.read("none.pt")
+
+
+def test_a_file_that_cannot_be_read_is_not_called_damage(tmp_path, as_nobody):
+    checkpoint.write(tmp_path / "last.pt", {"model": {}})
+    (tmp_path / "last.pt").chmod(0)
+    program = "from colorize_utils.files import checkpoint; checkpoint.read(sys.argv[1])"
+    done = as_nobody(program, tmp_path / "last.pt")
+    assert "could not read" in done.stderr and "choose a folder that you may" in done.stderr, done.stderr
+
+
+def nan_in(epoch, value):
+    """A step whose error is no number from some epoch of five steps on."""
+    count = iter(range(1000))
+
+    def step(*arguments):
+        return plain_step(*arguments) * (value if next(count) >= 5 * (epoch - 1) else 1)
+
+    return step
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_numbers_that_are_none_stop_the_run_and_are_never_saved(tiny, tmp_path, value):
+    with pytest.raises(AssertionError, match="lower the learning rate"):
+        fit(fresh(), tiny, epochs=4, batch_size=16, folder=tmp_path, step=nan_in(3, value))
+    assert epochs_in(tmp_path) == 2
+    with pytest.raises(AssertionError, match="lower the learning rate"):
+        fit(fresh(), tiny, epochs=2, batch_size=70, learning_rate=1e30, folder=tmp_path / "other")
+    assert not (tmp_path / "other" / "best.pt").exists()
+
+
+# ---- disk and memory ----
+
+
+def test_a_folder_that_cannot_be_made_is_found_before_the_first_epoch(tiny, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="nothing can be written to"):
+        fit(fresh(), tiny, epochs=1, folder=tmp_path / "file" / "run")
+    with pytest.raises(ValueError, match="write the whole path"):
+        fit(fresh(), tiny, epochs=1, folder="~somebody/run")
+    assert "epoch" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number, advice", [(errno.ENOSPC, "make room"), (errno.ENOTCONN, "mount it again"), (errno.EACCES, "may write to")])  # fmt: skip
+def test_what_keeps_a_save_from_the_disk_gets_its_own_advice(
+    tiny, tmp_path, monkeypatch, number, advice
+):
+    fit(fresh(), tiny, epochs=1, folder=tmp_path)
+
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(disk.os, "replace", fail)
+    with pytest.raises(OSError, match=advice):
+        fit(fresh(), tiny, epochs=2, folder=tmp_path)
+    assert epochs_in(tmp_path) == 1 and not list(tmp_path.glob("*.partial"))
+
+
+FULL = """
+import sys, os
+from pathlib import Path
+from colorize_utils.files import checkpoint
+folder = Path(sys.argv[1])
+model = {"weight": __import__("torch").rand(50_000)}
+checkpoint.write(folder / "last.pt", {"model": model, "n": 1})
+with open(folder / "filler", "wb", buffering=0) as filler:
+    try:
+        while True: filler.write(bytes(4096))
+    except OSError: pass
+os.truncate(folder / "filler", os.path.getsize(folder / "filler") - 40_000)
+try:
+    checkpoint.write(folder / "last.pt", {"model": model, "n": 2})
+except OSError as error:
+    print(error)
+print(checkpoint.read(folder / "last.pt")["n"], sorted(os.listdir(folder)))
+"""
+
+
+def test_a_full_disk_loses_nothing_that_was_saved(tmp_path):
+    script = f'mount -t tmpfs -o size=1m none {tmp_path} || exit 77; {sys.executable} -c "$0" {tmp_path}'
+    command = ["unshare", "-rm", "sh", "-c", script, FULL]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode in (77, 127):
+        pytest.skip("no small file system can be mounted here")
+    assert "No space left on device: make room" in done.stdout, done.stderr
+    assert "1 ['filler', 'last.pt']" in done.stdout, done.stdout
+
+
+NO_MEMORY = TRAIN.replace("fit(model", """
+import resource
+used = int(open('/proc/self/statm').read().split()[0]) * 4096
+resource.setrlimit(resource.RLIMIT_AS, (used + 60 * 2**20,) * 2)
+images = Images(images.train.repeat(60, 1, 1, 1), images.validation, images.test)
+fit(model""").replace("batch_size=8", "batch_size=12_000")  # fmt: skip
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux, to limit memory")
+def test_out_of_memory_says_what_to_make_smaller(tmp_path):
+    _, errors = train(tmp_path, NO_MEMORY).communicate()
+    assert "MemoryError: out of memory: halve batch_size" in errors, errors

@@ -1,195 +1,177 @@
-"""A trained model on disk: written whole or not at all, read without running any code that a file could hide."""
+"""A training's files: written whole or not at all, read without running any code that a file could hide."""
 
-import errno
+import contextlib
 import functools
 import hashlib
-import os
-import pickle
+import io
+import re
+import sys
+import types
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from colorize_utils.unet import UNet
+from colorize_utils.files.disk import because, locked, place, write_whole
 
-NORMALISATION = "L/50 - 1, ab/110"
-PARTS = {"model", "info", "state", "architecture", "normalisation"}
-
-
-def plain(model):
-    """The net itself, without torch.compile around it."""
-    return getattr(model, "_orig_mod", model)
+PLAIN = (bool, int, float, str, tuple, torch.Tensor, torch.nn.Module, types.FunctionType)
+NO_MEMORY = re.compile("out of memory|not enough memory|allocate memory")  # GPUs, Windows, Linux
+AGAIN = "use another folder, or delete this one to start over"
 
 
-def architecture(model) -> dict[str, int]:
-    """What tells one U-Net from another.
-
-    Raises:
-        TypeError: it is another kind of net.
-    """
-    if not isinstance(plain(model), UNet):
-        raise TypeError(
-            f"only a UNet can be kept, not a {type(model).__name__}: train without a folder, and save it yourself"
-        )
-    return {key: getattr(plain(model), key) for key in ("in_channels", "out_channels", "base_width")}
+def write(path, content: dict) -> None:
+    """Write tensors, numbers, text, lists and dicts; what was at `path` stays until all is there. OSError: it can't."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_whole(path, buffer.getbuffer())
 
 
-class Damaged(ValueError):
-    """The file is no checkpoint, or not a whole one."""
-
-
-def save(path, model: UNet, info: dict, keep=None, **state) -> None:
-    """Write `model`'s weights, `info` (settings and metrics) and training `state`.
-
-    The file appears under its name only when it is complete and has been read back, so a crash leaves the
-    one before untouched; `keep` is a path to move that one to.
+def read(path, keys=("model",)) -> dict:
+    """What `write` wrote, on the CPU; it must have `keys`.
 
     Raises:
-        TypeError: `info` or `state` holds more than plain numbers, text, lists, dicts and tensors.
-        OSError: the disk is full, or nothing can be written there. What was there before still is.
+        FileNotFoundError: there is no such file. OSError: it cannot be read now, whatever it holds.
+        ValueError: it is damaged, or no checkpoint.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        "architecture": architecture(model),
-        "normalisation": NORMALISATION,
-        "info": info,
-        "state": state,
-    }
-    content["model"] = {key: value.detach().cpu() for key, value in plain(model).state_dict().items()}
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        torch.load(partial, map_location="cpu", weights_only=True)
-        if keep and path.is_file():
-            os.replace(path, keep)
-        os.replace(partial, path)
-    except (OSError, RuntimeError) as error:  # PyTorch's own writer has the latter for a full disk
-        raise OSError(
-            f"could not write {path} ({error}): make room and run again; what was saved before is still there"
-        ) from error
-    except (pickle.PickleError, AttributeError) as error:
-        raise TypeError(
-            f"{path} was not written: keep to numbers, text, lists, dicts and tensors"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def fingerprint(pictures) -> str:
-    """The shape of a set of pictures and a hash of about 64 of them: tells one set from another."""
-    rows = torch.arange(0, len(pictures), max(1, len(pictures) // 64), device=pictures.device)
-    digest = hashlib.sha256(pictures[rows].cpu().numpy().tobytes()).hexdigest()
-    return f"{tuple(pictures.shape)}, {digest[:12]}"
-
-
-def name_of(function) -> str:
-    """A function's name, with what `functools.partial` has fixed; a module's repr."""
-    if isinstance(function, functools.partial):
-        fixed = [
-            *map(repr, function.args),
-            *(f"{key}={value!r}" for key, value in function.keywords.items()),
-        ]
-        return f"{name_of(function.func)}({', '.join(fixed)})"
-    return getattr(function, "__name__", repr(function))
-
-
-def read(path) -> dict:
-    """The file's content as `save` wrote it: model, info, state, architecture, normalisation.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        MemoryError, OSError: it cannot be read now, whatever it holds.
-        Damaged: it is no checkpoint, or not a whole one. ValueError: it is not a checkpoint of this course.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint {str(path)!r}: train one first (lesson 04)")
+        buffer = io.BytesIO(path.read_bytes())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no checkpoint {path}: train one first (lesson 04)") from None
+    except OSError as error:
+        raise OSError(error.errno, f"could not read {path} ({because(error)})") from error
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(buffer) as archive:
             if broken := archive.testzip():  # checksums, at which torch.load does not look
                 raise zipfile.BadZipFile(broken)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (MemoryError, OSError) as error:
-        if getattr(error, "errno", None) != errno.EINVAL:  # which a damaged zip can cause
-            raise
-        raise Damaged(f"{path} is damaged: delete it and train again") from error
+        buffer.seek(0)
+        content = torch.load(buffer, map_location="cpu", weights_only=True)
+        if all(isinstance(content[key], dict) for key in keys):
+            return content
+    except MemoryError:
+        raise
     except Exception as error:  # damage shows as almost any exception
-        raise Damaged(f"{path} is damaged or is no checkpoint: delete it and train again") from error
-    if not isinstance(content, dict) or not PARTS <= content.keys():
-        raise ValueError(
-            f"{path} is not a checkpoint of this course: write one with colorize_utils.files.checkpoint.save"
-        )
-    if content["normalisation"] != NORMALISATION:
-        raise ValueError(
-            f"{path} was trained on {content['normalisation']}; this code feeds {NORMALISATION}"
-        )
-    return content
+        raise damaged(path) from error
+    raise damaged(path)
 
 
-def load(path, device="cpu") -> tuple[UNet, dict]:
-    """The model, in eval mode on `device`, and its info. Errors as for `read`."""
-    content = read(path)
-    model = UNet(**content["architecture"])
-    model.load_state_dict(content["model"])
-    return model.to(device).eval(), content["info"]
+def damaged(path) -> ValueError:
+    return ValueError(f"{path} is damaged, or no checkpoint: delete it and train again")
 
 
-def check_shapes(mine: dict, stored: dict, message: str) -> None:
-    """Raise a ValueError that names the first tensor of two state_dicts that differs in name or shape."""
-    both = ({(key, value.shape) for key, value in state.items()} for state in (mine, stored))
-    if other := set.symmetric_difference(*both):
-        raise ValueError(f"{message}: {min(key for key, _ in other)} is not the same in both")
-
-
-def check_architecture(model: UNet, content: dict, path) -> None:
-    """Raise a ValueError that names the difference if `content` (from `read`) is of another net than `model`."""
-    for key, mine in architecture(model).items():
-        stored = content["architecture"][key]
-        if mine != stored:
-            raise ValueError(
-                f"{path} holds a net with {key}={stored}, the model has {key}={mine}: "
-                f"build UNet({key}={stored}), or use another CHECKPOINT_DIR"
-            )
-    check_shapes(plain(model).state_dict(), content["model"], f"{path} holds another kind of net")
-
-
-def restore(path, model: UNet, settings: dict, **parts) -> dict:
-    """Put a run's weights, and `parts` such as its optimizer, back to where `save` left them; return the content.
+@contextlib.contextmanager
+def sole_use(folder):
+    """Keep a second training out of `folder`, and give its whole path; None keeps nothing.
 
     Raises:
-        Damaged, ValueError: as for `read`; or another architecture, `settings` differ from those in the info, or
-            a part's state is not there. Model and parts are then as they were.
+        BlockingIOError: another training is at work there. OSError, ValueError: nothing can be written there.
+        MemoryError: what was done inside needed more memory than there is.
     """
-    content = read(path)
-    check_architecture(model, content, path)
-    before = content["info"].get("settings", {})
-    changed = [
-        f"{key} was {before.get(key)!r}, now {value!r}"
-        for key, value in settings.items()
-        if before.get(key) != value
-    ]
-    if changed:
-        raise ValueError(
-            f"{path} was trained with other settings ({'; '.join(changed)}): set them back, "
-            "use another CHECKPOINT_DIR, or delete its folder to start over"
-        )
-    if missing := [name for name in (*parts, "position") if name not in content["state"]]:
-        raise ValueError(f"{path} has no state of {', '.join(missing)}: only a last.pt can be continued")
-    kinds = content["state"]["position"]["parts"]
-    for name, part in parts.items():
-        if kinds[name] != type(part).__name__:
-            raise ValueError(
-                f"{path} has the state of {kinds[name]}, the {name} is {type(part).__name__}: use another CHECKPOINT_DIR"
-            )
-        if isinstance(part, torch.nn.Module):
-            check_shapes(
-                part.state_dict(), content["state"][name], f"{path} holds another kind of {name}"
-            )
-    plain(model).load_state_dict(content["model"])
-    for name, part in parts.items():
-        part.load_state_dict(content["state"][name])
+    try:
+        if folder is None:
+            yield None
+            return
+        folder = place(folder)
+        busy = f"another training is at work in {folder}: wait for it, or use another folder"
+        with locked(folder / "lock", busy):
+            yield folder
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not NO_MEMORY.search(str(error)):
+            raise
+        advice = "halve batch_size, or take smaller pictures or a smaller base_width"
+        raise MemoryError(f"out of memory: {advice} ({str(error).splitlines()[0]})") from error
+
+
+def last(folder: Path | None, run: dict) -> dict | None:
+    """What last.pt of this `run` (from `identity`) holds; None where there is no training yet.
+
+    Raises:
+        ValueError: the folder has another run, its last.pt is damaged, or there is a best.pt alone.
+    """
+    if folder is None:
+        return None
+    path = folder / "last.pt"
+    if not path.exists():
+        if (folder / "best.pt").exists():
+            raise ValueError(f"{folder} has a best.pt and no last.pt: move it away, or {AGAIN}")
+        return None
+    content = read(path, keys=("model", "optimizer", "loss", "history", "run"))
+    before, history = content["run"], content["history"]
+    if not all(
+        isinstance(history.get(part), list) and history[part] for part in ("train", "validation")
+    ):
+        raise damaged(path)
+    if changed := [
+        f"{key} was {before.get(key)}, now {run[key]}" for key in run if before.get(key) != run[key]
+    ]:
+        raise ValueError(f"{path} is of another training ({'; '.join(changed)}): {AGAIN}")
     return content
+
+
+def identity(model, optimizer, loss, step, images) -> dict[str, str]:
+    """What a run is made of, each part as a name and a hash: two runs with equal values are the same.
+
+    Of the net its layers count, not its weights, which change; of the loss every number and its code; of a
+    set of pictures 256 of them.
+    """
+    layers = str(model), [(name, value.shape) for name, value in model.state_dict().items()]
+    groups = [
+        {key: x for key, x in group.items() if key != "params"} for group in optimizer.param_groups
+    ]
+    pictures = {}
+    for part, rows in zip(("train", "validation"), images):
+        few = rows[torch.arange(0, len(rows), max(1, len(rows) // 256), device=rows.device)]
+        pictures[part] = f"{named(few)} of {len(rows)}"
+    rate = groups[0].get("lr")
+    made_of = {"net": named(model, layers), "optimizer": f"{named(optimizer, groups)} at {rate}"}
+    return made_of | {"loss": named(loss), "step": named(step)} | pictures
+
+
+def named(thing, made_of=None) -> str:
+    """A short name for a person, and eight digits that tell it from all others of that name."""
+    name = getattr(thing, "__name__", type(thing).__name__)
+    made_of = describe(thing if made_of is None else made_of)
+    return f"{name} {hashlib.sha256(repr(made_of).encode()).hexdigest()[:8]}"
+
+
+def describe(thing):
+    """Plain values, the same for equal things: a tensor's bytes, a module's numbers, a function's code and what it uses."""
+    if isinstance(thing, torch.Tensor):
+        thing = (
+            thing.detach().cpu().contiguous().flatten().view(torch.uint8).numpy(),
+            thing.dtype,
+            thing.shape,
+        )
+        return [hashlib.sha256(thing[0].tobytes()).hexdigest(), *map(str, thing[1:])]
+    if isinstance(thing, np.ndarray):
+        return [hashlib.sha256(thing.tobytes()).hexdigest(), str(thing.dtype), thing.shape]
+    if isinstance(thing, torch.nn.Module):
+        plain = (
+            {k: v for k, v in vars(m).items() if k[0] != "_" and k != "training"}
+            for m in thing.modules()
+        )
+        return describe([type(thing), list(plain), dict(thing.state_dict())])
+    if isinstance(thing, dict):
+        return [[str(key), describe(value)] for key, value in thing.items()]
+    if isinstance(thing, (list, tuple)):
+        return [describe(value) for value in thing]
+    if isinstance(thing, (set, frozenset)):
+        return sorted(repr(describe(value)) for value in thing)
+    if isinstance(thing, functools.partial):
+        return describe([thing.func, thing.args, thing.keywords])
+    if isinstance(thing, types.MethodType):
+        return describe([thing.__func__, thing.__self__])
+    if isinstance(thing, types.CodeType):
+        return describe([thing.co_code, thing.co_names, thing.co_consts])
+    if isinstance(thing, types.FunctionType):
+        home = sys.modules.get(thing.__module__)
+        if thing.__module__ != "__main__" and getattr(home, thing.__qualname__, None) is thing:
+            return f"{thing.__module__}.{thing.__qualname__}"  # of a module: its name will do
+        used = {name: thing.__globals__.get(name) for name in thing.__code__.co_names}
+        used = {k: v for k, v in used.items() if isinstance(v, PLAIN) and v is not thing}
+        cells = [cell.cell_contents for cell in thing.__closure__ or ()]
+        return describe([thing.__code__, thing.__defaults__, used, cells])
+    if hasattr(thing, "__dict__") and not isinstance(thing, (type, types.ModuleType)):
+        return describe([type(thing), vars(thing)])
+    return re.sub(r" at 0x\w+", "", repr(thing))
