@@ -1,20 +1,54 @@
 import os
+import shutil
 import subprocess
 import sys
-
-os.environ["TQDM_DISABLE"] = "1"
-os.environ.setdefault("MPLBACKEND", "agg")
-
 from pathlib import Path
+
+# the nets here are tiny: more threads only wait for each other, in the lessons' kernels too
+os.environ |= {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+os.environ.setdefault("MPLBACKEND", "agg")
 
 import pytest
 import torch
 
 from colorize_utils.data import Images
 
-torch.set_num_threads(1)  # the nets here are tiny; more threads only wait for each other
-
 ROOT = Path(__file__).resolve().parents[1]
+HIDDEN = f"""import sys
+sys.path[:] = [p for p in sys.path if p.rstrip("/") != {str(ROOT)!r}]
+sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in f"{{f!r}}{{type(f)!r}}".lower()]
+"""
+
+
+@pytest.fixture(scope="session")
+def copy_course():
+    """Copies into a folder what git has, or would take: no data sets, no runs."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+
+    def copy(target: Path) -> Path:
+        names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        for name in filter(os.path.isfile, map(ROOT.joinpath, names.strip("\0").split("\0"))):
+            (target / name.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(name, target / name.relative_to(ROOT))
+        return target
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def elsewhere(copy_course, tmp_path_factory) -> dict:
+    """The environment of a Python that has nothing of the course, but an address to clone it from."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    (folder / "sitecustomize.py").write_text(HIDDEN)
+    repository = copy_course(folder / "repository")
+    author = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q"], ["add", "-A"], [*author, "commit", "-qm", "all"]):
+        subprocess.run(["git", *command], cwd=repository, check=True)
+    env = os.environ | {"PYTHONPATH": str(folder), "COLORIZE_REPO": repository.as_uri()}
+    assert subprocess.run(
+        [sys.executable, "-c", "import colorize_utils"], cwd=folder, env=env
+    ).returncode
+    return env
 
 
 @pytest.fixture(scope="session")
