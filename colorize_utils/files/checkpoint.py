@@ -135,43 +135,47 @@ def named(thing, made_of=None) -> str:
     return f"{name} {hashlib.sha256(repr(made_of).encode()).hexdigest()[:8]}"
 
 
-def describe(thing):
-    """Plain values, the same for equal things: a tensor's bytes, a module's numbers, a function's code and what it uses."""
+def describe(thing, around=()):
+    """Plain values, the same for equal things: a tensor's bytes, a module's numbers, a function's code and what it uses.
+
+    `around` are the things that it is part of: what leads back to itself, or is nested too deeply, is only named.
+    """
+    if any(thing is outer for outer in around) or len(around) > 12:
+        return type(thing).__name__
+    for wrapper in ("_orig_mod", "_torchdynamo_orig_callable"):  # what torch.compile puts around a thing
+        thing = getattr(thing, wrapper, thing)
+    part = functools.partial(describe, around=(*around, thing))
     if isinstance(thing, torch.Tensor):
-        thing = (
-            thing.detach().cpu().contiguous().flatten().view(torch.uint8).numpy(),
-            thing.dtype,
-            thing.shape,
-        )
-        return [hashlib.sha256(thing[0].tobytes()).hexdigest(), *map(str, thing[1:])]
+        data = thing.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        return [part(data), str(thing.dtype), list(thing.shape)]
     if isinstance(thing, np.ndarray):
         return [hashlib.sha256(thing.tobytes()).hexdigest(), str(thing.dtype), thing.shape]
     if isinstance(thing, torch.nn.Module):
-        plain = (
+        numbers = (
             {k: v for k, v in vars(m).items() if k[0] != "_" and k != "training"}
             for m in thing.modules()
         )
-        return describe([type(thing), list(plain), dict(thing.state_dict())])
+        return part([type(thing), list(numbers), dict(thing.state_dict())])
     if isinstance(thing, dict):
-        return [[str(key), describe(value)] for key, value in thing.items()]
+        return [[str(key), part(value)] for key, value in thing.items()]
     if isinstance(thing, (list, tuple)):
-        return [describe(value) for value in thing]
+        return [part(value) for value in thing]
     if isinstance(thing, (set, frozenset)):
-        return sorted(repr(describe(value)) for value in thing)
+        return sorted(repr(part(value)) for value in thing)
     if isinstance(thing, functools.partial):
-        return describe([thing.func, thing.args, thing.keywords])
+        return part([thing.func, thing.args, thing.keywords])
     if isinstance(thing, types.MethodType):
-        return describe([thing.__func__, thing.__self__])
+        return part([thing.__func__, thing.__self__])
     if isinstance(thing, types.CodeType):
-        return describe([thing.co_code, thing.co_names, thing.co_consts])
+        return part([thing.co_code, thing.co_names, thing.co_consts])
     if isinstance(thing, types.FunctionType):
         home = sys.modules.get(thing.__module__)
         if thing.__module__ != "__main__" and getattr(home, thing.__qualname__, None) is thing:
             return f"{thing.__module__}.{thing.__qualname__}"  # of a module: its name will do
         used = {name: thing.__globals__.get(name) for name in thing.__code__.co_names}
-        used = {k: v for k, v in used.items() if isinstance(v, PLAIN) and v is not thing}
+        used = {name: value for name, value in used.items() if isinstance(value, PLAIN)}
         cells = [cell.cell_contents for cell in thing.__closure__ or ()]
-        return describe([thing.__code__, thing.__defaults__, used, cells])
+        return part([thing.__code__, thing.__defaults__, used, cells])
     if hasattr(thing, "__dict__") and not isinstance(thing, (type, types.ModuleType)):
-        return describe([type(thing), vars(thing)])
+        return part([type(thing), vars(thing)])
     return re.sub(r" at 0x\w+", "", repr(thing))
