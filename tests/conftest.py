@@ -9,9 +9,6 @@ os.environ |= {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import pytest
-import torch
-
-from colorize_utils.data import Images
 
 ROOT = Path(__file__).resolve().parents[1]
 HIDDEN = f"""import sys
@@ -52,8 +49,12 @@ def elsewhere(copy_course, tmp_path_factory) -> dict:
 
 
 @pytest.fixture(scope="session")
-def tiny() -> Images:
-    """70, 20 and 10 noisy pictures of 16 x 16 pixels."""
+def tiny():
+    """`Images`: 70, 20 and 10 noisy pictures of 16 x 16 pixels."""
+    import torch
+
+    from colorize_utils.data import Images
+
     generator = torch.Generator().manual_seed(0)
     low = torch.rand(100, 3, 4, 4, generator=generator) * 255
     pixels = torch.nn.functional.interpolate(low, size=16, mode="bilinear").round().byte()

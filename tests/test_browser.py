@@ -22,9 +22,8 @@ READY = """() => {
     const kernel = window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel;
     return kernel?.status == "idle" && kernel.connectionStatus == "connected";
 }"""
-WRONG = (
-    "[data-mime-type='application/vnd.jupyter.stderr'], [data-mime-type='application/vnd.jupyter.error']"
-)
+# JupyterLab shows a cell's error as it shows stderr
+WRONG = "[data-mime-type='application/vnd.jupyter.stderr']"
 if os.environ.get("COLORIZE_BROWSER") == "required":
     import playwright.sync_api as sync_api
 

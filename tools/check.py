@@ -14,18 +14,9 @@ from pathlib import Path
 
 import nbformat
 from generate import lessons
-from lessons import KNOB, knobs
+from lessons import code, knobs
 
-KNOBS = {
-    "DATA",
-    "IMAGE_SIZE",
-    "BASE_WIDTH",
-    "BATCH_SIZE",
-    "EPOCHS",
-    "LEARNING_RATE",
-    "SEED",
-    "CHECKPOINT_DIR",
-}
+KNOBS = set("DATA IMAGE_SIZE BASE_WIDTH BATCH_SIZE EPOCHS LEARNING_RATE SEED CHECKPOINT_DIR".split())
 NUMBER = r"(?:[-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf)|True|False)"
 MANY = rf"[\[(][\[(\s]*{NUMBER}(?:[\s,\[\]]+{NUMBER}){{10,}}"  # eleven numbers in brackets
 CUT = rf"[\[(][\[(\s]*{NUMBER}[^()]*?[\s,\[]\.\.\."  # so many that the print left some out
@@ -33,25 +24,14 @@ ARRAY = re.compile(rf"{MANY}|{CUT}", re.I)
 WRAPPER = re.compile(r"(?:np\.\w+|tensor)\(([^()\[\]]*)\)")  # np.float64(0.5), tensor(0.5)
 CLOCK = re.compile(r"perf_counter|monotonic\(|time\.time|timeit|%time|datetime\.now|elapsed_time")
 PLACE = re.compile(r"file:/\S*|(?<![\w/.<])(?:/\w[\w.-]*/|[A-Z]:[\\/]\w)\S*")
-
-
 IMAGE = re.compile(r"""!\[[^\]]*\]\(([^)\s]+)|<img[^>]*src\s*=\s*["']?([^"'\s>]+)""", re.I)
 LINK = re.compile(r"""\]\(([^)\s]+)|<a[^>]*href\s*=\s*["']?([^"'\s>]+)""", re.I)
-
-
+EXPLAINED = re.compile(r"(# @markdown .+\n[A-Z_]+ = .+?  # @param .*\n?)+")
+RESULTS = re.compile(r"""data/results|["']results["']""")
 PARTS = (
-    "What you will learn",
-    "Before you start",
-    "Settings",
-    "Predict before you run",
-    "### Tricky: ",
-    "Main takeaways",
-    "Check yourself",
-    "Exercises",
-    "Take it with you",
-    "*Last run: 20",
-    "<!-- makes: ",
-)
+    "What you will learn", "Before you start", "Settings", "Predict before you run", "### Tricky: ", "Main takeaways",
+    "Check yourself", "Exercises", "Take it with you", "*Last run: 20", "<!-- makes: ",
+)  # fmt: skip
 
 
 class Lesson:
@@ -63,13 +43,12 @@ class Lesson:
 
     @cached_property
     def notebook(self):
-        return nbformat.from_dict(
-            {**self.raw, "cells": [{**c, "source": "".join(c["source"])} for c in self.raw["cells"]]}
-        )
+        cells = [{**cell, "source": "".join(cell["source"])} for cell in self.raw["cells"]]
+        return nbformat.from_dict({**self.raw, "cells": cells})
 
     @property
     def code(self) -> list:
-        return [cell for cell in self.notebook.cells if cell.cell_type == "code"]
+        return code(self.notebook)
 
     @property
     def text(self) -> str:
@@ -82,10 +61,8 @@ class Lesson:
     @property
     def printed(self) -> str:
         """Everything that the outputs say in words."""
-        data = [output.get("data", {}) for output in self.outputs]
-        parts = [output.get("text", "") for output in self.outputs]
-        parts += [some.get(kind, "") for some in data for kind in ("text/plain", "text/html")]
-        return "\n".join("".join(part) for part in parts)
+        said = [{"text": o.get("text", ""), **o.get("data", {})} for o in self.outputs]
+        return "\n".join("".join(text) for some in said for kind, text in some.items() if "text" in kind)
 
 
 def executed_in_order(lesson):
@@ -103,6 +80,8 @@ def no_errors(lesson):
 def notebook_format(lesson):
     if (lesson.raw["nbformat"], lesson.raw["nbformat_minor"]) != (4, 5):
         yield f"nbformat is {lesson.raw['nbformat']}.{lesson.raw['nbformat_minor']}, not 4.5"
+    if lesson.raw["metadata"].get("kernelspec", {}).get("name") != "python3":
+        yield "the kernelspec is not python3"
     try:
         nbformat.validate(lesson.raw)
     except nbformat.ValidationError as error:
@@ -113,11 +92,6 @@ def unique_ids(lesson):
     ids = [cell.get("id") for cell in lesson.raw["cells"]]
     if None in ids or len(set(ids)) != len(ids):
         yield "a cell has no id, or two have the same"
-
-
-def kernelspec(lesson):
-    if lesson.raw["metadata"].get("kernelspec", {}).get("name") != "python3":
-        yield "the kernelspec is not python3"
 
 
 def no_widgets(lesson):
@@ -142,10 +116,12 @@ def no_relative_images(lesson):
             yield f"a picture that only a clone has: {''.join(target)}"
 
 
-def same_bootstrap(lesson):
-    first = Lesson(sorted(lesson.path.parent.glob("01_*.ipynb"))[0])
-    if lesson.code[0].source != first.code[0].source:
-        yield "the bootstrap cell is not that of lesson 01"
+def same_setup(lesson):
+    setup, first = lesson.code[0], Lesson(min(lesson.path.parent.glob("01_*.ipynb"))).code[0]
+    if setup.source != first.source or not setup.source.startswith("# @title Setup"):
+        yield "the setup cell is not that of lesson 01, with its title"
+    if setup.metadata != {"cellView": "form"}:
+        yield f"the setup cell is not tagged as a form, which Colab collapses: {setup.metadata}"
 
 
 def local_links_exist(lesson):
@@ -156,14 +132,9 @@ def local_links_exist(lesson):
 
 def knobs_in_one_cell(lesson):
     cells = [cell for cell in lesson.code if "@param" in cell.source]
-    lines = cells[0].source.splitlines() if cells else []
     if len(cells) != 1:
         yield f"{len(cells)} cells have knobs"
-    elif (
-        len(lines) % 2
-        or not all(line.startswith("# @markdown ") for line in lines[::2])
-        or not all(KNOB.fullmatch(line) for line in lines[1::2])
-    ):
+    elif not EXPLAINED.fullmatch(cells[0].source):
         yield "the settings cell has a line that is neither an explanation nor the knob that it explains"
     for name, value in knobs(lesson.notebook).items():
         try:
@@ -186,6 +157,14 @@ def timings_are_tagged(lesson):
             yield f"a cell reads a clock without the tag timing: {cell.source[:60]!r}"
 
 
+def results_are_measured(lesson):
+    for cell in lesson.code:
+        if RESULTS.search(cell.source) and "measured" not in cell.metadata.get("tags", []):
+            yield f"a cell reads data/results without the tag measured: {cell.source[:60]!r}"
+    for found in re.findall(r"<!-- (?!makes: ).*?-->", lesson.text):
+        yield f"a generated block, where a cell should read data/results: {found}"
+
+
 def short_cells(lesson):
     for cell in lesson.code:
         if len(cell.source.splitlines()) > 40:
@@ -204,9 +183,7 @@ def module_equals_lesson(lesson):
     with tempfile.TemporaryDirectory() as folder:
         nb_export(str(lesson.path), f"{folder}/colorize_utils")  # the name makes its imports relative
         exported = (Path(folder) / "colorize_utils" / there.name).read_text(encoding="utf-8")
-    exported = re.sub(
-        r"(?:\.\./)+\S*?notebooks/", "../notebooks/", exported
-    )  # seen from the temporary folder
+    exported = re.sub(r"(?:\.\./)+\S*?notebooks/", "../notebooks/", exported)  # as seen from the package
     if not there.is_file() or exported != there.read_text(encoding="utf-8"):
         yield f"colorize_utils/{there.name} is not what the lesson exports: run make lessons"
 
@@ -234,15 +211,18 @@ def has_its_parts(lesson):
 
 
 RULES = [
-    executed_in_order, no_errors, notebook_format, unique_ids, kernelspec, no_widgets, badge_equals_path, small_file,
-    no_relative_images, same_bootstrap, local_links_exist, knobs_in_one_cell, knobs_are_checked, timings_are_tagged, short_cells,
-    module_equals_lesson, no_printed_arrays, no_places, has_its_parts,
+    executed_in_order, no_errors, notebook_format, unique_ids, no_widgets, badge_equals_path, small_file,
+    no_relative_images, same_setup, local_links_exist, knobs_in_one_cell, knobs_are_checked, timings_are_tagged, results_are_measured,
+    short_cells, module_equals_lesson, no_printed_arrays, no_places, has_its_parts,
 ]  # fmt: skip
 
 
+def complaints(path: Path) -> list[str]:
+    """What is wrong with a lesson, by every rule."""
+    return [f"{path.name}, {rule.__name__}: {what}" for rule in RULES for what in rule(Lesson(path))]
+
+
 if __name__ == "__main__":
-    complaints = [
-        f"{path.name}: {c}" for path in lessons() for rule in RULES for c in rule(Lesson(path))
-    ]
-    print(*complaints, sep="\n")
-    sys.exit(bool(complaints))
+    found = [complaint for path in lessons() for complaint in complaints(path)]
+    print(*found, sep="\n")
+    sys.exit(bool(found))
