@@ -66,11 +66,10 @@ def test_compare_draws_grey_prediction_truth_in_this_order(tiny):
     titles = " ".join(axis.get_title() for axis in figure.axes)
     assert titles == "grey first truth grey second truth"
     shown = [np.asarray(axis.images[0].get_array()) for axis in figure.axes]
-    grey = rgb_to_lab(torch.from_numpy(shown[0]).permute(2, 0, 1)[None])[0]
-    assert torch.allclose(grey[0], rgb_to_lab(pictures[0][None])[0, 0], atol=0.1)
-    assert grey[1:].abs().max() < 0.1
-    assert np.array_equal(shown[1], predictions[0].permute(1, 2, 0).numpy())
-    assert np.array_equal(shown[5], pictures[1].permute(1, 2, 0).numpy())
+    grey, truth = (rgb_to_lab(torch.from_numpy(shown[k]).permute(2, 0, 1)[None])[0] for k in (0, 2))
+    assert torch.allclose(grey[0], truth[0], atol=0.1) and grey[1:].abs().max() < 0.1
+    for k, wanted in ((1, predictions[0]), (5, pictures[1])):
+        assert np.array_equal(shown[k], wanted.permute(1, 2, 0).numpy())
     assert len(compare(tiny.test[:5], torch.zeros(5, 3, 16, 16), per_row=2).axes) == 15
     with pytest.raises(AssertionError, match="one prediction and caption"):
         compare(pictures, predictions[:1])
