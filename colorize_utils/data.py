@@ -6,15 +6,11 @@ __all__ = ['SEEN', 'UNSEEN', 'Images', 'photograph', 'random_squares', 'split_sc
 
 # %% ../notebooks/01_data_loading.ipynb #33d57e43
 import hashlib
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-
-from .files.downloads import fetch_dogs_vs_cats, read_cifar
-from .files.pictures import prepare
 
 
 class Images(NamedTuple):
@@ -37,8 +33,8 @@ def random_squares(
 ) -> torch.Tensor:
     """Cut `count` squares from a photograph (3, H, W), near and far, each brought to `size` pixels.
 
-    Returns:
-        uint8 (count, 3, size, size). Sides are log-uniform between 2 * size and the photograph's short side.
+    Sides are log-uniform between 2 * size and the photograph's short side.
+    Returns uint8 (count, 3, size, size).
     """
     height, width = photo.shape[1:]
     longest = min(height, width)
@@ -57,21 +53,14 @@ SEEN, UNSEEN = ("astronaut", "coffee", "rocket"), ("chelsea",)
 
 
 def split_scene(photo: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The left four fifths of a photograph (3, H, W), for training, and the right fifth, for validation."""
+    """The left four fifths of a photograph (3, H, W), for training; the right fifth, for validation."""
     cut = photo.shape[2] * 4 // 5
     return photo[:, :, :cut], photo[:, :, cut:]
 
 
 def sample_images(image_size: int = 32, seed: int = 0) -> Images:
-    """Squares from the shipped photographs: 1,500 to train, 300 to validate, 300 of an unseen scene to test.
-
-    Raises:
-        ValueError: image_size is more than 100, about the width of the validation strips.
-    """
-    if image_size > 100:
-        raise ValueError(
-            f"the sample is too small for squares of {image_size}: set IMAGE_SIZE to 100 or less"
-        )
+    """Squares of shipped photographs: 1,500 to train, 300 to validate, 300 of an unseen scene to test."""
+    assert image_size <= 100, f"the sample's strips are 100 pixels wide: too few for {image_size=}"
     generator = torch.Generator().manual_seed(seed)
     train, validation, test = [], [], []
     for name in SEEN:
@@ -85,6 +74,8 @@ def sample_images(image_size: int = 32, seed: int = 0) -> Images:
 # %% ../notebooks/01_data_loading.ipynb #5bf4ec33
 def cifar_images(name: str, root="data", download: bool = True) -> Images:
     """CIFAR-10 or CIFAR-100: 45,000, 5,000 and 10,000 pictures of 32 x 32 pixels."""
+    from colorize_utils.files.downloads import read_cifar
+
     train, test = (
         torch.from_numpy(part).permute(0, 3, 1, 2).contiguous()
         for part in read_cifar(name, root, download)
@@ -103,7 +94,7 @@ def part_of(name: str) -> int:
 
 # %% ../notebooks/01_data_loading.ipynb #05f86777
 def chroma(rgb: torch.Tensor) -> torch.Tensor:
-    """Mean over each picture's pixels of max(R, G, B) - min(R, G, B): uint8 (N, 3, H, W) -> (N,), 0..255."""
+    """Mean of max(R, G, B) - min(R, G, B) over each picture of uint8 (N, 3, H, W): (N,), 0..255."""
     parts = rgb.split(256)  # a large set need not fit in memory
     return torch.cat([(p.amax(dim=1) - p.amin(dim=1)).float().mean(dim=(1, 2)) for p in parts])
 
@@ -113,67 +104,46 @@ def is_grey(rgb: torch.Tensor, tolerance: float = 2) -> torch.Tensor:
     return chroma(rgb) <= tolerance
 
 # %% ../notebooks/01_data_loading.ipynb #9be0d4c7
-def folder_images(source, root="data", image_size: int = 32, skip_grey: bool = False) -> Images:
-    """The middle squares of all pictures in a folder or a zip, from the disk; prints which were left out, if any.
+def folder_images(source, root="data", image_size: int = 32) -> Images:
+    """The middle squares of all pictures in a folder or a zip; prints which files were left out.
 
-    They are prepared once, into `root/stores`. With `skip_grey`, those without colour are left out.
+    They are prepared once, into `root/stores`, and stay on the disk.
     """
-    place = Path(source).absolute()
-    address = f"{name_hash(str(place)):08x}"  # two folders may have the same name
-    store = prepare(
-        place,
-        image_size,
-        Path(root) / "stores" / f"{place.stem}_{address}_{image_size}px{'_color' if skip_grey else ''}",
-        order=lambda name: (part_of(name), name_hash(name), name),
-        unwanted=("no colour", is_grey) if skip_grey else None,
-    )
+    from colorize_utils.files.pictures import prepare
+
+    source = Path(source).absolute()
+    address = f"{name_hash(str(source)):08x}"  # two folders may have the same name
+    folder = Path(root) / "stores" / f"{source.stem}_{address}_{image_size}px"
+    store = prepare(source, image_size, folder, lambda name: (part_of(name), name_hash(name), name))
     if store.skipped:
         print(store.report())
     parts = [part_of(name) for name in store.names]
-    images = Images(*store.pictures.split([parts.count(part) for part in range(3)]))
-    if 0 in map(len, images):
-        raise ValueError(
-            f"{source} gives {len(images.train)} train, {len(images.validation)} validation and {len(images.test)} "
-            "test pictures: each part needs at least one, so add pictures (a hundred will do)"
-        )
-    return images
+    sizes = [parts.count(part) for part in range(3)]
+    assert min(sizes) > 0, f"{source} gives parts of {sizes} pictures: add some (a hundred will do)"
+    return Images(*store.pictures.split(sizes))
 
 # %% ../notebooks/01_data_loading.ipynb #2e45c6e2
-def load_images(
-    name="sample", root="data", *, image_size=32, seed=0, download=True, skip_grey=False
-) -> Images:
+def load_images(name="sample", root="data", *, image_size=32, seed=0, download=True) -> Images:
     """Load a data set as uint8 RGB: small sets in memory, folders and zips on the disk.
 
     Args:
-        name: "sample", "cifar10", "cifar100", "dogs-vs-cats", or the path of a folder or zip of pictures,
-            as it stands or below `root`.
+        name: "sample", "cifar10", "cifar100", "dogs-vs-cats", or the path of a folder or zip of
+            pictures, as it stands or below `root`.
         root: where the data sets lie, and where downloads and prepared pictures go.
         image_size: side of the pictures in pixels; CIFAR's are always 32.
         seed: chooses the squares of the sample.
         download: whether CIFAR and Dogs-vs-Cats may be fetched.
-        skip_grey: leave out pictures without colour (see `is_grey`).
-
-    Raises:
-        ValueError: the name or the size does not exist, a file is not the official one, or a part stays empty.
-        FileNotFoundError: the pictures are not there. ConnectionError: they could not be fetched.
     """
-    if image_size < 1:
-        raise ValueError(f"image_size must be at least 1, not {image_size}")
-    if name in ("sample", "cifar10", "cifar100"):
-        if name != "sample" and image_size != 32:
-            raise ValueError(
-                f"{name} has pictures of 32 x 32 pixels: set IMAGE_SIZE = 32, not {image_size}"
-            )
-        is_sample = name == "sample"
-        images = sample_images(image_size, seed) if is_sample else cifar_images(name, root, download)
-        return Images(*(part[~is_grey(part)] for part in images)) if skip_grey else images
+    if name == "sample":
+        return sample_images(image_size, seed)
+    from colorize_utils.files import disk, downloads, pictures
+
+    root = disk.place(root)
+    if name in ("cifar10", "cifar100"):
+        assert image_size == 32, f"{name} has pictures of 32 x 32 pixels: there is no {image_size=}"
+        return cifar_images(name, root, download)
     if name == "dogs-vs-cats":
-        place = fetch_dogs_vs_cats(Path(root) / name, download)
-    elif not (place := Path(os.path.expanduser(name))).exists():
-        place = Path(root) / place
-    if not str(name).strip() or not place.exists():
-        raise ValueError(
-            f"no data set is called {str(name)!r} and there is no folder or zip {place.absolute()}: choose "
-            '"sample", "cifar10", "cifar100", "dogs-vs-cats" or the path of a folder or zip of pictures'
-        )
-    return folder_images(place, root, image_size, skip_grey)
+        place = downloads.fetch_dogs_vs_cats(root / name, download)
+    else:
+        place = pictures.find(name, root)
+    return folder_images(place, root, image_size)
