@@ -8,9 +8,16 @@ RESOLVE_lowest := --resolution lowest-direct
 RESOLVE_newest := --upgrade
 KNOBS ?=
 DATA ?= data
+# a file's tests run in order; the longest file comes first
+TWO_AT_ONCE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# the number of one lesson, for make lessons; nothing for all
+N ?=
 
-.PHONY: setup run test stress lab lessons generate colab results bench
+.PHONY: help setup run test test-all lint chromium lab lessons generate colab results bench
 .DELETE_ON_ERROR:
+
+help:  ## what there is
+	@sed -n 's/^\([a-z-]*\):.*##/make \1:/p' Makefile
 
 setup: $(VENV)/dev  ## everything, for working on the course
 
@@ -35,23 +42,34 @@ $(VENV)/dev: $(VENV)/run
 run: $(VENV)/run  ## the lessons on the shipped photographs, a table and a picture (KNOBS="DATA=cifar100 EPOCHS=10")
 	$(PY) tools/lessons.py run $(KNOBS)
 
-test: $(VENV)/dev  ## lint, every test, every lesson with its knobs turned down
+lint: $(VENV)/dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m pytest
 
-stress: $(VENV)/dev  ## the tests that break things, twenty kills each instead of three
-	STRESS=1 $(PY) -m pytest tests/test_run.py tests/test_store.py tests/test_downloads.py
+# Debian's package, where this user may install it
+chromium:
+	@for name in chromium chromium-browser google-chrome; do command -v $$name > /dev/null && exit; done; \
+	echo "installing Chromium, for the tests in a browser"; \
+	apt() { $$([ "$$(id -u)" = 0 ] || echo "sudo -n") apt-get -o Acquire::Retries=0 "$$@" < /dev/null > /dev/null 2>&1; }; \
+	{ apt update && apt install --yes chromium; } || \
+	echo "That is not possible here: the tests in a browser are left out."
+
+test: lint chromium  ## lint, every promise, every lesson with its knobs turned down, in a browser too
+	$(PY) -m pytest $(TWO_AT_ONCE)
+
+test-all: lint chromium  ## make test with twenty kills instead of three and the long forms, then make colab
+	STRESS=1 $(PY) -m pytest $(TWO_AT_ONCE)
+	$(PY) tools/colab.py
 
 lab: $(VENV)/run  ## JupyterLab
 	$(PY) -m jupyter lab notebooks
 
-lessons: $(VENV)/dev  ## export, execute and clean the committed lessons
+lessons: $(VENV)/dev  ## export, execute and clean the committed lessons (N=04 for one)
 	$(PY) -m ruff check --fix --quiet notebooks
 	$(PY) -m ruff format --quiet notebooks
-	$(PY) tools/lessons.py refresh
+	$(PY) tools/lessons.py refresh $(N)
 
-generate: $(VENV)/run  ## addresses, from pyproject.toml, and tables and plots, from data/results
+generate: $(VENV)/run  ## the addresses, from pyproject.toml, and README's tables, from data/results
 	$(PY) tools/generate.py
 
 colab: $(VENV)/dev  ## every lesson, twice, with exactly Colab's versions: today's and the oldest
@@ -59,11 +77,11 @@ colab: $(VENV)/dev  ## every lesson, twice, with exactly Colab's versions: today
 
 results: $(VENV)/run  ## measure on the real CIFAR-100, restartable (DATA=folder that holds cifar-100-python; SMALL=1: the race alone, in minutes)
 ifdef SMALL
-	$(PY) tools/race.py "$(DATA)" --small
+	$(PY) experiments/race.py "$(DATA)" --small
 else
-	$(PY) tools/results.py "$(DATA)"
-	$(PY) tools/race.py "$(DATA)"
-	$(PY) tools/ship.py "$(DATA)"
+	$(PY) experiments/results.py "$(DATA)"
+	$(PY) experiments/race.py "$(DATA)"
+	$(PY) experiments/ship.py "$(DATA)"
 	$(PY) tools/generate.py
 endif
 

@@ -75,7 +75,8 @@ def as_nobody(tmp_path, tmp_path_factory):
     """Runs a program as another user, who may enter tmp_path but is bound by the permissions below it."""
     if not hasattr(os, "setuid") or os.getuid():
         pytest.skip("needs root, to become somebody else")
-    top = tmp_path_factory.getbasetemp().parent  # pytest's own folders, nothing above them
+    base = tmp_path_factory.getbasetemp()
+    top = base.parents["PYTEST_XDIST_WORKER" in os.environ]  # pytest's own folders, nothing above them
     for place in [tmp_path, *tmp_path.parents]:
         if place == top or top in place.parents:
             place.chmod(0o777)
