@@ -7,7 +7,6 @@ in memory, would need. Linux only.
 """
 
 import argparse
-import itertools
 import json
 import os
 import re
@@ -15,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
+from itertools import cycle, islice
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,57 +43,38 @@ def watched(function) -> dict:
     return {"before": before, "peak": max(most[0], anonymous())}
 
 
-def prepare(folder) -> dict:
-    from colorize_utils.data import load_images
-
-    return watched(lambda: load_images(folder, WORK, image_size=SIZE))
-
-
-def train(folder) -> dict:
+def work(what: str, folder: Path) -> dict:
+    """Prepare a folder of photographs, or train on what is prepared, and watch the memory."""
     import torch
     import torch.nn.functional as F
 
     from colorize_utils.data import load_images
-    from colorize_utils.training import train_epoch
+    from colorize_utils.lab import to_network
+    from colorize_utils.training import batches, plain_step
     from colorize_utils.unet import UNet
 
-    def steps():
-        images = load_images(folder, WORK, image_size=SIZE)
-        model = UNet(base_width=WIDTH)
+    def prepare():
+        return load_images(folder, WORK, image_size=SIZE).train
+
+    def train():
+        pictures, model = prepare(), UNet(base_width=WIDTH).train()
         optimizer = torch.optim.Adam(model.parameters())
-        order = torch.Generator().manual_seed(0)
-        rows = torch.randperm(len(images.train), generator=order)  # from all over the store
+        rows = batches(len(pictures), BATCH, shuffle=True)  # from all over the store
+        for index in islice(cycle(rows), STEPS):
+            plain_step(model, *to_network(pictures[index]), F.mse_loss, optimizer)
 
-        class Some:
-            """As many of the pictures as there are steps for, each where it lies."""
-
-            device = images.train.device
-
-            def __len__(self):
-                return min(BATCH * STEPS, len(rows))
-
-            def __getitem__(self, index):
-                return images.train[rows[index]]
-
-        done = 0
-        while done < STEPS:
-            train_epoch(model, Some(), optimizer, F.mse_loss, BATCH, order)
-            done += -(-len(Some()) // BATCH)
-
-    return watched(steps)
+    return watched({"prepare": prepare, "train": train}[what])
 
 
 def copies(source: Path, count: int) -> Path:
     """A folder of `count` JPEGs: those of `source` again and again, no two with the same bytes."""
-    folder = WORK / f"photographs_{count}"
-    originals = sorted(source.rglob("*.jpg"))
+    folder, originals = WORK / f"photographs_{count}", sorted(source.rglob("*.jpg"))
     if not originals:
         raise SystemExit(f"no .jpg below {source}: name a folder of photographs")
-    for i, original in zip(range(count), itertools.cycle(originals)):
+    for i, original in zip(range(count), cycle(originals)):
         path = folder / f"{i // 1000}" / f"{original.stem}.{i}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.is_file():
-            path.write_bytes(original.read_bytes() + i.to_bytes(4, "big"))
+        path.write_bytes(original.read_bytes() + i.to_bytes(4, "big"))
     return folder
 
 
@@ -102,22 +82,15 @@ def main(source: Path) -> None:
     sizes = {}
     for count in COUNTS:
         folder = copies(source, count)
-        sizes[str(count)] = {
-            "jpeg_gb": round(sum(p.stat().st_size for p in folder.rglob("*.jpg")) / 1e9, 2)
-        }
+        found = {"jpeg_gb": round(sum(p.stat().st_size for p in folder.rglob("*.jpg")) / 1e9, 2)}
         for what in ("prepare", "train"):
-            start = time.perf_counter()
             command = [sys.executable, __file__, str(folder), "--only", what]
             answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            sizes[str(count)][f"{what}_mb"] = json.loads(answer.splitlines()[-1])
-            print(
-                f"{count:,} pictures, {what}: {answer.splitlines()[-1]}, about {time.perf_counter() - start:.0f} s",
-                flush=True,
-            )
+            found[f"{what}_mb"] = json.loads(answer.splitlines()[-1])
+            print(f"{count:,} pictures, {what}: {found[f'{what}_mb']}", flush=True)
+        sizes[str(count)] = found
     few, many = (sizes[str(count)] for count in COUNTS)
-    growth = {
-        what: many[f"{what}_mb"]["peak"] - few[f"{what}_mb"]["peak"] for what in ("prepare", "train")
-    }
+    growth = {x: many[f"{x}_mb"]["peak"] - few[f"{x}_mb"]["peak"] for x in ("prepare", "train")}
     result = {
         "settings": {"image_size": SIZE, "base_width": WIDTH, "batch_size": BATCH, "steps": STEPS},
         "sizes": sizes,
@@ -126,9 +99,7 @@ def main(source: Path) -> None:
         "machine": {"cores": os.cpu_count()},
     }
     RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(
-        f"growth from {COUNTS[0]:,} to {COUNTS[1]:,} pictures: {growth} MB; float64 Lab: {result['float64_lab_gb']} GB"
-    )
+    print(f"growth from {COUNTS[0]:,} to {COUNTS[1]:,} pictures: {growth} MB")
     shutil.rmtree(WORK)
 
 
@@ -138,6 +109,6 @@ if __name__ == "__main__":
     parser.add_argument("--only", choices=["prepare", "train"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.only:
-        print(json.dumps({"prepare": prepare, "train": train}[arguments.only](arguments.folder)))
+        print(json.dumps(work(arguments.only, arguments.folder)))
     else:
         main(arguments.folder)

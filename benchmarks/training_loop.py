@@ -9,30 +9,28 @@ from _ratio import measure
 
 from colorize_utils.data import load_images
 from colorize_utils.lab import to_network
-from colorize_utils.training import train_epoch
+from colorize_utils.training import plain_step, train_epoch
 from colorize_utils.unet import UNet
 
-BATCH, STEPS = 64, 20
 
-
-if __name__ == "__main__":
+def measure_loop(name: str, goal: float, pictures, batch_size: int) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    pictures = load_images("sample").train[: BATCH * STEPS]
     torch.manual_seed(0)
     model = UNet(base_width=16).to(device)
     optimizer = torch.optim.Adam(model.parameters())
-    L, ab = to_network(pictures[:BATCH].to(device))
+    L, ab = to_network(pictures[:batch_size].to(device))
 
     def loop():
-        train_epoch(model, pictures, optimizer, F.mse_loss, BATCH, torch.Generator().manual_seed(0))
+        train_epoch(model, pictures, optimizer, batch_size=batch_size)
 
     def one_batch():
         model.train()
-        for _ in range(STEPS):
-            optimizer.zero_grad()
-            error = F.mse_loss(model(L), ab)
-            error.backward()
-            optimizer.step()
+        for _ in range(len(pictures) // batch_size):
+            error = plain_step(model, L, ab, F.mse_loss, optimizer)
         error.item()
 
-    measure("training_loop", 0.95, ours=loop, theirs=one_batch, rounds=9)
+    measure(name, goal, ours=loop, theirs=one_batch, rounds=9)
+
+
+if __name__ == "__main__":
+    measure_loop("training_loop", 0.95, load_images("sample").train[: 20 * 64], 64)

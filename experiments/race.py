@@ -7,8 +7,8 @@ Everything is chosen on validation pictures; the test pictures are looked at onc
 on two CPU cores, each of which trains its own net; a killed race goes on (see runner.py).
 """
 
-import contextlib
-import io
+import os
+import sys
 from types import SimpleNamespace
 
 import torch
@@ -86,19 +86,18 @@ def fit_fast(images, loss, settings: dict, seed: int, rates: list[float], folder
     )  # fmt: skip
 
 
-# ---- in a worker ----
-
-# folder, settings, images; the colours' frequency in all 50,000 and own_frequency in the race's pictures
+# what a worker has: folder, settings, images; the colours' frequency in all 50,000 and, own, in the race's pictures
 here = SimpleNamespace()
 
 
 def begin(things: dict) -> None:
     vars(here).update(things)
+    sys.stdout = open(os.devnull, "w")  # the bar in the main process will do
 
 
 def by_rarity(pictures: torch.Tensor, seed: int) -> torch.Tensor:
     """As many pictures, drawn as often as their pixels are rare."""
-    weights = rarity_weights(here.own_frequency).flatten()
+    weights = rarity_weights(here.own).flatten()
     cells = (ab_cells(to_network(part)[1]) for part in pictures.split(500))
     each = torch.cat([weights[part].mean(dim=(1, 2)) for part in cells])
     order = torch.Generator().manual_seed(seed)
@@ -107,12 +106,11 @@ def by_rarity(pictures: torch.Tensor, seed: int) -> torch.Tensor:
 
 def train(label: str, name: str, seed: int, rate: float, epochs: list[int]) -> float:
     """Train a net in the folder `label`, or what is left of it; return its last validation error."""
-    loss, images = (LOSSES | EXTRAS)[name](here.own_frequency).to(DEVICE), here.images
+    loss, images = (LOSSES | EXTRAS)[name](here.own).to(DEVICE), here.images
     if name == "sampled":
         images = images._replace(train=by_rarity(images.train, seed))
     rates, place = [rate] * epochs[0] + [rate / 10] * epochs[1], here.folder / label
-    with contextlib.redirect_stdout(io.StringIO()):
-        return fit_fast(images, loss, here.settings, seed, rates, place)[1]["validation"][-1]
+    return fit_fast(images, loss, here.settings, seed, rates, place)[1]["validation"][-1]
 
 
 def painter(label: str, saturation=1.0, temperature=0.38, power=0.0, uniform=0.5) -> nn.Module:
@@ -122,7 +120,7 @@ def painter(label: str, saturation=1.0, temperature=0.38, power=0.0, uniform=0.5
     weights = checkpoint.read(here.folder / label / "last.pt")["model"]
     classes = len(weights["last.bias"]) > 2
     if classes:
-        rare = rarity_weights(here.own_frequency, power, uniform)[losses.gamut_cells()]
+        rare = rarity_weights(here.own, power, uniform)[losses.gamut_cells()]
         weights["last.bias"] += rare.log()  # weighted after training
     else:
         weights["last.weight"] *= saturation
@@ -161,9 +159,6 @@ def matching_saturation(label: str, share: float) -> float:
         found = colorfulness(from_network(L, middle * ab)).mean() / truth.mean()
         low, high = (middle, high) if found < share else (low, middle)
     return round(high, 3)
-
-
-# ---- the race ----
 
 
 def decodings(name: str) -> list[dict]:
@@ -224,23 +219,22 @@ def race(work: Workers, settings: dict) -> dict:
 
     table = {}
     for row, ones in rows.items():
-        hows = [how for _, how in ones]
-        table[row] = {"net": ones[0][0].split("_seed")[0]}
-        table[row]["decoding"] = hows if row.startswith("saturated") else hows[0]
-        table[row]["scores"] = work(score, [("test", *one) for one in ones])
+        hows = [how for _, how in ones] if row.startswith("saturated") else ones[0][1]
+        scores = work(score, [("test", *one) for one in ones])
+        table[row] = {"net": ones[0][0].split("_seed")[0], "decoding": hows, "scores": scores}
     shown = {"truth": ("truth", {})} | {row: ones[0] for row, ones in rows.items()}
-    histograms = dict(zip(shown, work(histogram, list(shown.values()))))
-    metrics = {row: entry["scores"] for row, entry in table.items()}
     run = {"learning_rates": rates, "rows": table, "front": front, "chosen": chosen}
-    return run | {"histograms": histograms, "metrics": metrics}
+    run["histograms"] = dict(zip(shown, work(histogram, list(shown.values()))))
+    return run | {"metrics": {row: entry["scores"] for row, entry in table.items()}}
 
 
-def load(folder, settings: dict) -> tuple[Images, torch.Tensor]:
-    """The race's pictures, and the frequencies of the colours in all 50,000, by which everything is measured."""
+def load(folder, settings: dict) -> dict:
+    """What a worker needs to know of the pictures; all scores use the frequencies of all 50,000."""
     images = cifar100(folder)
-    counts = [settings[key] for key in ("pictures", "validation", "test")]
-    frequency = color_frequency(torch.cat([images.train, images.validation]))
-    return Images(*(part[:count].clone() for part, count in zip(images, counts))), frequency
+    sizes = [settings[key] for key in ("pictures", "validation", "test")]
+    own = Images(*(part[:size].clone() for part, size in zip(images, sizes)))
+    every = color_frequency(torch.cat([images.train, images.validation]))
+    return {"images": own, "frequency": every, "own": color_frequency(own.train)}
 
 
 def main(folder, small: bool = False) -> None:
@@ -248,9 +242,7 @@ def main(folder, small: bool = False) -> None:
     place = run_folder("race_small" if small else "race", settings)
 
     def make() -> dict:
-        things = {"folder": place, "settings": settings}
-        things["images"], things["frequency"] = load(folder, settings)
-        things["own_frequency"] = color_frequency(things["images"].train)
+        things = load(folder, settings) | {"folder": place, "settings": settings}
         return race(Workers(place, begin, things), settings)
 
     data = {"name": "cifar100", "train": settings["pictures"], "test": settings["test"]}

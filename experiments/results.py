@@ -28,10 +28,9 @@ FULL = {**SETTINGS, "base_width": 64, "epochs": None, "steps": 100}
 
 
 def load(folder) -> Images:
-    """All 50,000 pictures of the official training file to learn from, and the 10,000 test pictures.
+    """All 50,000 pictures of the training file, and the 10,000 test pictures, which choose nothing: the last epoch counts.
 
-    Nothing is chosen by the test pictures: the last epoch's weights count. So they also stand in for the validation
-    set, and their curve is only looked at.
+    So the test pictures also stand in for validation; their curve is only looked at.
     """
     images = cifar100(folder)
     return Images(torch.cat([images.train, images.validation]), images.test, images.test)

@@ -1,7 +1,6 @@
-"""What the experiments share: results that are kept with where they came from and never made twice, and workers.
+"""What the experiments share: results, kept with where they came from and never made twice, and workers.
 
-A result is one JSON file in data/results; what is trained for it lies in data/runs, and a killed experiment goes on
-from there. To measure anew, delete the JSON; to train anew, the folder in data/runs, too.
+A result is a JSON file in data/results; what is trained for it lies in data/runs, where a killed experiment goes on.
 """
 
 import argparse
@@ -33,8 +32,7 @@ SPAWN = multiprocessing.get_context("spawn")
 
 def command_line(about: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawTextHelpFormatter)
-    what = "holds cifar-100-python, or gets it (default: data)"
-    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "data", help=what)
+    parser.add_argument("folder", nargs="?", default=ROOT / "data", help="for cifar-100-python: data")
     return parser
 
 
@@ -88,18 +86,16 @@ def result(name: str, made_with: dict, make, folder: Path | None = None) -> dict
     path = (folder or RESULTS) / f"{name}.json"
     stored = read(path)
     if agrees(stored, made_with):
-        print(f"{name}: measured already, on {stored['date']}; to measure it anew, delete {path}")
+        print(f"{name}: measured already, on {stored['date']}; delete {path} to measure it anew")
         return stored
     print(f"\n{name}", flush=True)
-    start, at = time.perf_counter(), commit()
+    start, at, packages = time.perf_counter(), commit(), ("torch", "torchvision", "numpy")
     run = {"run": name, **made_with, **make()}
     run["seconds"] = round(time.perf_counter() - start, 1)
     run |= {"date": str(datetime.date.today()), "commit": at}
     run["machine"] = {"system": platform.system(), "cores": os.cpu_count(), "device": DEVICE}
-    run["versions"] = {name: version(name) for name in ("torch", "torchvision", "numpy")}
-    run["versions"]["python"] = platform.python_version()
+    run["versions"] = {"python": platform.python_version()} | {x: version(x) for x in packages}
     write(path, run)
-    print(f"in {path}", flush=True)
     return run
 
 
@@ -120,7 +116,7 @@ def alone(function, *arguments):
 
 def kept(path: Path | None, function, job: tuple):
     """What the function returned for this job the last time, or returns now."""
-    answer = path and read(path)
+    answer = read(path) if path else None
     if answer is None:
         answer = function(*job)
         if path:

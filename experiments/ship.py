@@ -42,40 +42,39 @@ def small(state: dict, weights: torch.Tensor) -> dict:
     return {name: value.half() if value.dim() > 1 else value for name, value in state.items()}
 
 
-def ship(images: Images, frequency: torch.Tensor, settings: dict) -> dict:
+def digest() -> str:
+    return hashlib.sha256(PATH.read_bytes()).hexdigest() if PATH.is_file() else ""
+
+
+def ship(folder, settings: dict) -> dict:
     """Train, write the checkpoint, measure what was written, and write it again with what was found."""
-    loss, place = ClassCrossEntropy().to(DEVICE), run_folder("ship", SETTINGS)
-    model, history = fit_fast(images, loss, SETTINGS, 0, RATES, place, mirroring_step)
+    images = cifar100(folder)
+    pictures, test = torch.cat([images.train, images.validation]), images.test
+    images, loss = Images(pictures[:-HELD_OUT], pictures[-HELD_OUT:], test), ClassCrossEntropy()
+    sizes = {"train": len(images.train), "held_out": HELD_OUT, "test": len(test)}
+    place = run_folder("ship", SETTINGS)
+    model, history = fit_fast(images, loss.to(DEVICE), SETTINGS, 0, RATES, place, mirroring_step)
+
+    frequency = color_frequency(pictures)
     weights = rarity_weights(frequency, settings["power"], settings["uniform"])
     about = {"settings": settings, "curve": [round(x, 6) for x in history["validation"]]}
     size = {key: getattr(model, key) for key in ("in_channels", "out_channels", "base_width")}
     info = {**about, "temperature": settings["temperature"], "loss": {"weights": weights}}
     content = {"architecture": size, "info": info, "model": small(model.state_dict(), weights)}
     checkpoint.write(PATH, content)
-    found = measure(load_shipped(DEVICE)[0], images.test, frequency)
-    about["metrics"] = info["metrics"] = rounded(found)
+    about["metrics"] = info["metrics"] = rounded(measure(load_shipped(DEVICE)[0], test, frequency))
     checkpoint.write(PATH, content)
-    return about | {"bytes": PATH.stat().st_size, "sha256": digest()}
-
-
-def digest() -> str:
-    return hashlib.sha256(PATH.read_bytes()).hexdigest() if PATH.is_file() else ""
+    written = {"bytes": PATH.stat().st_size, "sha256": digest()}
+    return {"data": {"name": "cifar100", **sizes}, **about, **written}
 
 
 def main(folder) -> None:
     chosen = (read(RESULTS / "race.json") or {}).get("chosen", {"net": "nothing yet: run race.py"})
     if chosen["net"] != "cross_entropy":
         raise SystemExit(f"the race chose {chosen['net']}, and this ships a net of plain classes")
-    settings, data = {**SETTINGS, **chosen["decoding"]}, {"name": "cifar100", "test": 10_000}
-
-    def make() -> dict:
-        images = cifar100(folder)
-        pictures = torch.cat([images.train, images.validation])
-        parts = Images(pictures[:-HELD_OUT], pictures[-HELD_OUT:], images.test)
-        sizes = {"train": len(parts.train), "held_out": HELD_OUT, "test": len(parts.test)}
-        return {"data": data | sizes, **ship(parts, color_frequency(pictures), settings)}
-
-    result("checkpoint", {"data": data, "seed": 0, "settings": settings, "sha256": digest()}, make)
+    settings = {**SETTINGS, **chosen["decoding"]}
+    made_with = {"data": {"name": "cifar100"}, "seed": 0, "settings": settings, "sha256": digest()}
+    result("checkpoint", made_with, lambda: ship(folder, settings))
 
 
 if __name__ == "__main__":
