@@ -1,7 +1,9 @@
 """What a model is made of: a table of its layers with shapes, parameters and multiply-adds."""
 
+import sys
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from math import prod
+from numbers import Integral
 
 import torch
 from torch import nn
@@ -15,9 +17,7 @@ class Layer:
     type: str
     depth: int
     output_shape: tuple  # a tuple of such tuples where the module returns several tensors
-    parameters: (
-        int  # those of its whole subtree that no earlier row of the same depth or above has counted
-    )
+    parameters: int  # of its whole subtree, but for those that an earlier row of this depth or above has
     multiply_adds: int  # of its whole subtree, in this call
     shared: bool  # True where all its parameters were counted before
 
@@ -39,65 +39,45 @@ class Summary:
     def table(self, depth: int | None = None) -> str:
         """The layers down to `depth` as text, then the totals."""
         rows = [("Layer", "Output shape", "Parameters", "Multiply-adds")]
-        for layer in self.layers:
-            if depth is not None and layer.depth > depth:
-                continue
-            label = "  " * layer.depth + layer.type + (f" ({layer.name})" if layer.name else "")
-            parameters = (
-                "(shared)" if layer.shared else f"{layer.parameters:,}" if layer.parameters else "-"
-            )
-            rows.append(
-                (
-                    label,
-                    str(layer.output_shape),
-                    parameters,
-                    f"{layer.multiply_adds:,}" if layer.multiply_adds else "-",
-                )
-            )
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        lines = [
-            f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}"
-            for a, b, c, d in rows
+        for row in self.layers:
+            if depth is None or row.depth <= depth:
+                label = "  " * row.depth + row.type + (f" ({row.name})" if row.name else "")
+                own, work = (f"{n:,}" if n else "-" for n in (row.parameters, row.multiply_adds))
+                rows.append((label, str(row.output_shape), "(shared)" if row.shared else own, work))
+        wide = [max(map(len, column)) for column in zip(*rows)]
+        head, *lines = [
+            f"{a:<{wide[0]}}  {b:<{wide[1]}}  {c:>{wide[2]}}  {d:>{wide[3]}}" for a, b, c, d in rows
         ]
-        rule = "-" * len(lines[0])
-        return "\n".join(
-            [
-                lines[0],
-                rule,
-                *lines[1:],
-                rule,
-                f"Parameters     {self.total_parameters:,} ({self.trainable_parameters:,} trainable)",
-                f"Multiply-adds  {self.multiply_adds:,}",
-                f"Memory         {_megabytes(self.input_bytes)} input, {_megabytes(self.parameter_bytes)} parameters, "
-                f"{_megabytes(self.output_bytes)} layer outputs",
-            ]
-        )
+        lines += [
+            "-" * len(head),
+            f"Parameters     {self.total_parameters:,} ({self.trainable_parameters:,} trainable)",
+            f"Multiply-adds  {self.multiply_adds:,}",
+            f"Memory         {self.input_bytes / 1e6:,.1f} MB input, {self.parameter_bytes / 1e6:,.1f} MB "
+            f"parameters, {self.output_bytes / 1e6:,.1f} MB layer outputs",
+        ]
+        return "\n".join([head, "-" * len(head), *lines])
 
     __str__ = table
 
 
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB"
-
-
-def _shape(output):
-    """The shape of a tensor; a tuple of shapes for a tuple, list or dict of tensors."""
-    if isinstance(output, torch.Tensor):
-        return tuple(output.shape)
+def _tensors(output) -> list[torch.Tensor]:
+    """The tensors in what a module returns: itself, or in lists, tuples and dicts."""
     if isinstance(output, dict):
         output = list(output.values())
     if isinstance(output, (list, tuple)):
-        shapes = [_shape(item) for item in output]
-        return tuple(shape for shape in shapes if shape is not None)
-    return None
+        return [tensor for item in output for tensor in _tensors(item)]
+    return [output] if isinstance(output, torch.Tensor) else []
 
 
 def _bytes(output) -> int:
-    if isinstance(output, torch.Tensor):
-        return output.numel() * output.element_size()
-    if isinstance(output, dict):
-        output = list(output.values())
-    return sum(_bytes(item) for item in output) if isinstance(output, (list, tuple)) else 0
+    return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(output))
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """What `torch.compile`, DataParallel or DistributedDataParallel was given."""
+    parallel = isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+    inner = module.module if parallel else getattr(module, "_orig_mod", None)
+    return module if inner is None else _unwrapped(inner)
 
 
 def _multiply_adds(module: nn.Module, inputs: tuple, output) -> int:
@@ -105,32 +85,24 @@ def _multiply_adds(module: nn.Module, inputs: tuple, output) -> int:
 
     A convolution uses every weight once per output position, a transposed one once per input position.
     """
-    if not isinstance(module, (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd)):
-        return 0
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
-        x, dims = inputs[0], len(module.kernel_size)
-        positions = prod(x.shape[-dims:]) * (x.shape[0] if x.dim() == dims + 2 else 1)
-    elif isinstance(module, nn.modules.conv._ConvNd):
-        positions = output.numel() // module.out_channels
-    else:
-        positions = output.numel() // module.out_features
-    return module.weight.numel() * positions
+        return module.weight.numel() * (inputs[0].numel() // module.in_channels)
+    if isinstance(module, nn.modules.conv._ConvNd):
+        return module.weight.numel() * (output.numel() // module.out_channels)
+    if isinstance(module, (nn.Linear, nn.Bilinear)):
+        return module.weight.numel() * (output.numel() // module.out_features)
+    return 0
 
 
 def summary(
-    model: nn.Module,
-    input_size=None,
-    *,
-    input_data=None,
-    dtype: torch.dtype | None = None,
-    depth: int | None = None,
-    verbose: bool = True,
+    model: nn.Module, input_size=None, *, input_data=None, dtype=None, depth=None, verbose=True
 ) -> Summary:
     """Run `model` once on zeros and print a table of its layers; return the same as a `Summary`.
 
-    The forward pass runs in eval mode and without gradients; the model's modes, device, hooks and
-    running statistics are afterwards what they were before, and the input draws no random numbers. Parameters that several layers
-    share are counted once. Multiply-adds count convolutions and linear layers, which do nearly all the work.
+    It runs in eval mode, uncompiled and without gradients; the model's modes, device, hooks and running
+    statistics are afterwards what they were before, and no random numbers are drawn. Parameters that several
+    layers share are counted once. Multiply-adds count convolutions and linear layers, which do nearly all the
+    work. Of a module that is wrapped (`torch.compile`, DataParallel), the table shows what is inside.
 
     Args:
         model: any module; its input is made on the device of its first parameter.
@@ -144,31 +116,25 @@ def summary(
         ValueError: neither or both of `input_size` and `input_data`, or `input_size` is not a shape.
     """
     if (input_size is None) == (input_data is None):
-        raise ValueError(
-            "pass input_size=(batch, channels, height, width), or input_data, one of the two"
-        )
+        raise ValueError("pass either input_size=(batch, channels, height, width) or input_data")
     like = next(model.parameters(), torch.empty(0))
     if input_data is not None:
         inputs = list(input_data) if isinstance(input_data, (list, tuple)) else [input_data]
     else:
-        if not isinstance(input_size, (tuple, list)):
+        sizes = list(input_size) if isinstance(input_size, (tuple, list)) else []
+        sizes = sizes if any(isinstance(size, (tuple, list)) for size in sizes) else [sizes]
+        if not all(size and all(isinstance(n, Integral) and n > 0 for n in size) for size in sizes):
             raise ValueError(f"input_size must be a shape or a list of shapes, not {input_size!r}")
-        one = all(isinstance(size, int) for size in input_size)
-        sizes = [tuple(input_size)] if one else [tuple(size) for size in input_size]
-        if not all(size and all(isinstance(n, int) and n > 0 for n in size) for size in sizes):
-            raise ValueError(f"input_size must hold positive whole numbers, not {input_size!r}")
         inputs = [torch.zeros(*size, dtype=dtype or like.dtype, device=like.device) for size in sizes]
 
     result = Summary(input_bytes=_bytes(inputs))
-    names = {}  # a module that stands in two places keeps its first name
-    for name, module in model.named_modules():
-        names.setdefault(module, name)
+    names = {}
     counted = set()  # parameters seen at earlier rows, children of the current row included
     stack = []  # the calls under way, outermost first
 
     def enter(module, _):
         row = Layer(names[module], type(module).__name__, len(stack), (), 0, 0, False)
-        own = {p for p in module.parameters()}
+        own = set(module.parameters())
         row.parameters = sum(p.numel() for p in own - counted)
         row.shared = bool(own) and row.parameters == 0
         result.layers.append(row)
@@ -176,31 +142,34 @@ def summary(
 
     def leave(module, args, output):
         row = stack.pop()
-        row.output_shape = _shape(output)
+        shapes = tuple(tuple(tensor.shape) for tensor in _tensors(output))
+        row.output_shape = shapes[0] if isinstance(output, torch.Tensor) else shapes
         row.multiply_adds += _multiply_adds(module, args, output)
         if stack:
             stack[-1].multiply_adds += row.multiply_adds
-        else:
-            result.multiply_adds = row.multiply_adds
         counted.update(module.parameters(recurse=False))
         if next(module.children(), None) is None:
             result.output_bytes += _bytes(output)
 
-    modes = {module: module.training for module in names}
-    hooks = []
-    try:
-        for module in names:
+    model = _unwrapped(model)
+    with ExitStack() as undo:
+        for parent in list(model.modules()):
+            for name, child in parent._modules.items():
+                if _unwrapped(child) is not child:
+                    undo.callback(parent._modules.__setitem__, name, child)
+                    parent._modules[name] = _unwrapped(child)
+        for name, module in model.named_modules():  # one that stands in two places keeps its first name
+            names[module] = name
+            undo.callback(setattr, module, "training", module.training)
             module.training = False
-            hooks.append(module.register_forward_pre_hook(enter))
-            hooks.append(module.register_forward_hook(leave))
+            undo.callback(module.register_forward_pre_hook(enter).remove)
+            undo.callback(module.register_forward_hook(leave).remove)
+        if "torch._dynamo" in sys.modules:  # else nothing is compiled; compiled code calls no hooks
+            undo.enter_context(torch.compiler.set_stance("force_eager"))
         with torch.no_grad():
             model(*inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, training in modes.items():
-            module.training = training
 
+    result.multiply_adds = result.layers[0].multiply_adds
     for parameter in model.parameters():  # yields a shared parameter once
         result.total_parameters += parameter.numel()
         result.trainable_parameters += parameter.numel() * parameter.requires_grad
