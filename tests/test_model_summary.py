@@ -102,7 +102,7 @@ def compiled(model):
 
 
 def compiled_in_place(model):
-    model.compile(backend="eager")
+    model.down[1].compile(backend="eager")
     model.up[0].forward = compiled(model.up[0].forward)
     return model
 
