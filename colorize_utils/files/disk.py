@@ -18,17 +18,16 @@ ADVICE = {  # names of errno; numbers of Windows, which tells more kinds apart
 }
 NO_LOCKS = {"ENOLCK", "ENOSYS", "ENOTSUP", "EOPNOTSUPP"}
 ODD = re.compile(r"^~[^/\\]*|\$\w+|\$\{\w+\}|%\w+%|^\w+:(?=[/\\])")  # ~, a variable, an address, C:
-DRIVE = re.compile(
-    r"((?i:/content/g?(oogle)?[-_ ]?drive)|.*?(?=/(My|Shared) ?[Dd]rives?(/|$)))(/[^/]*|$)"
-)
+DRIVE = re.compile(r"((?i:/content/g?(oogle)?.?drive)|.*?(?=/(My|Shared) ?[Dd]rives?(/|$)))(/[^/]*|$)")
 
 
 def because(error: OSError) -> str:
     """What the system says of an error, and what to do about it where that is known."""
     codes = {errno.errorcode.get(error.errno), str(getattr(error, "winerror", None))}
     said = error.strerror or str(error) or type(error).__name__
-    advice = next((what for what, known in ADVICE.items() if codes & {*known.split()}), "")
-    return said if not advice or advice in said else f"{said}: {advice}"
+    known = any(what in said for what in ADVICE)  # said once is enough
+    advice = [what for what, names in ADVICE.items() if codes & {*names.split()} and not known]
+    return f"{said}: {advice[0]}" if advice else said
 
 
 def place(path) -> Path:
@@ -39,9 +38,7 @@ def place(path) -> Path:
             or a Google Drive that is not mounted, where a folder of that name would vanish with the machine.
     """
     if (odd := ODD.search(str(path))) and odd[0] != Path(path).drive:
-        raise ValueError(
-            f"{path} begins nowhere: {odd[0]} stands for nothing here, so write the whole path"
-        )
+        raise ValueError(f"{path}: {odd[0]} stands for nothing here, so write the whole path")
     path = Path(os.path.abspath(path))
     drive = DRIVE.match(Path(os.path.realpath(path)).as_posix())
     imitated = drive and (drive[1].startswith("/content/") or not os.path.isdir(drive[0]))

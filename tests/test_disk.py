@@ -1,0 +1,114 @@
+"""Places, locks and advice, with the system's own errors wherever this machine can make them."""
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from colorize_utils.files import disk
+
+ROOT = Path(__file__).resolve().parents[1]
+NOWHERE = [
+    "~/runs",
+    "~user/x",
+    "$HOME/x",
+    "a/${HOME}/x",
+    "%USERPROFILE%/x",
+    "https://x.org/x",
+    "gs://x",
+    "C:\\x",
+]
+GONE = ["/content/drive", "/content/gdrive/x", "/content/Google Drive/x", "/content/drive/My Drive/x", "/g/MyDrive/x",
+        "/content/x/Shareddrives/x", "drive/MyDrive/x", "x/../drive/MyDrive", "/g/Shared drives/x", "link/x"]  # fmt: skip
+MEANT = ["data/runs", "x~/y", "/content/course/data", "/content/drives/x", "/tmp/a$/b", "here/MyDrive/x"]
+
+
+def test_a_place_that_only_looks_like_one_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("here/MyDrive").mkdir(parents=True)
+    Path("link").symlink_to("/content/drive/MyDrive")
+    for places, says in (NOWHERE, "write the whole path"), (GONE, "in no Google Drive that is mounted"):
+        for place in places:
+            with pytest.raises(ValueError, match=says):
+                print(disk.place(place))
+    assert [disk.place(place) for place in MEANT] == [Path(os.path.abspath(place)) for place in MEANT]
+
+
+MOUNTS = """mount -t tmpfs tmpfs "$1" && cd "$1" && for name in $(ls /); do
+  if [ -L /$name ]; then cp -P /$name .; elif [ -d /$name ]; then mkdir $name; mount --rbind /$name $name; fi
+done && mkdir -p content/gdrive content/drive/MyDrive read_only && mount -t tmpfs tmpfs content/gdrive &&
+mount -t tmpfs -o ro tmpfs read_only && mkdir content/gdrive/MyDrive && shift && exec chroot . "$@" """
+TRIES = ["place('/content/gdrive/MyDrive/x')", "place('/content/drive/MyDrive/x')", "write_whole('/read_only/x', b'')",
+         "locked('/read_only/x').__enter__()"]  # fmt: skip
+TRY = "try: print(disk.{})\nexcept (OSError, ValueError) as error: print(error)\n"
+
+
+def test_a_mounted_drive_is_a_place_and_a_read_only_one_is_named(tmp_path):
+    if subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", tmp_path]).returncode:
+        pytest.skip("this machine does not let a test mount anything (unshare -rm)")
+    program = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
+    program += "from colorize_utils.files import disk\n" + "".join(map(TRY.format, TRIES))
+    command = ["unshare", "-rm", "sh", "-c", MOUNTS, "sh", tmp_path, sys.executable, "-c", program]
+    said = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+    why = "(Read-only file system: choose a folder that you may write to)"
+    assert said[0] == "/content/gdrive/MyDrive/x" and "in no Google Drive that is mounted" in said[1]
+    assert said[2:] == [
+        f"[Errno 30] could not write /read_only/x {why}",
+        f"[Errno 30] nothing can be written to /read_only {why}",
+    ]
+
+
+ADVICE = [("ENOSPC", 0, "make room"), ("EIO", 0, "mount it"), ("ENOTCONN", 0, "mount it"), ("EACCES", 0, "permissions"),
+          ("EACCES", 32, "close that"), ("EACCES", 21, "mount it"), ("ENOTDIR", 0, "another path")]  # fmt: skip
+
+
+def test_each_kind_of_error_gets_its_own_advice_once():
+    for name, windows, advice in ADVICE:
+        error = OSError(getattr(errno, name), "why")
+        error.winerror = windows  # as on Windows, which gives EACCES to all kinds
+        assert disk.because(error).startswith("why: ") and advice in disk.because(error)
+        assert disk.because(OSError(error.errno, disk.because(error))) == disk.because(error)
+    assert disk.because(OSError(errno.EINVAL, "why")) == disk.because(OSError("why")) == "why"
+
+
+def test_a_lock_is_waited_for_or_refused_in_words_and_done_without_where_there_is_none(
+    tmp_path, capsys, monkeypatch
+):
+    program = "import sys; from colorize_utils.files.disk import locked\nwith locked(sys.argv[1]): print(1, flush=True), input()"
+    command = [sys.executable, "-c", program, tmp_path / "it.lock"]
+    other = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "1\n"
+    with (
+        pytest.raises(BlockingIOError, match="a training is at work"),
+        disk.locked(command[3], "a training is at work"),
+    ):
+        pass
+    threading.Timer(0.2, other.communicate, ["\n"]).start()
+    with disk.locked(command[3]):
+        assert (
+            other.wait(5) == 0 and "another process is at work on it: waiting" in capsys.readouterr().out
+        )
+
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)  # as on NFS
+    with disk.locked(tmp_path / "it.lock"):
+        assert "has no locks: do not work there with two processes at once" in capsys.readouterr().out
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    disk.write_whole(tmp_path / "new" / "it", b"before")
+
+    def fsync(_):
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="could not write .*it .*: the drive is gone: mount it again"):
+        disk.write_whole(tmp_path / "new" / "it", b"after")
+    assert (tmp_path / "new" / "it").read_bytes() == b"before" and os.listdir(tmp_path / "new") == ["it"]
