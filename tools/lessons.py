@@ -53,10 +53,7 @@ def set_knobs(notebook, values: dict) -> None:
 
 
 def execute(source, target=None, values=None, folder=NOTEBOOKS, env=None, watch=False, kernel="python3"):
-    """Run a lesson on a fresh kernel in `folder`, keep it at `target` (also if it fails), return the notebook.
-
-    `watch` makes a figure without a title complain on stderr; `env` is added to the environment.
-    """
+    """Run a lesson on a fresh kernel, keep it, even if it fails; `watch` complains of figures without a title."""
     notebook = read(source)
     set_knobs(notebook, values or {})
     arguments = ["--log-level=ERROR"]  # else the kernel warns of TCP on this machine
@@ -106,8 +103,9 @@ def run(pairs: list[str]) -> None:
     if folder.exists() and not values:
         shutil.rmtree(folder)
     values = {"CHECKPOINT_DIR": folder.relative_to(ROOT).as_posix(), **values}
-    coloured = colored_photographs(folder)
-    print(f"photographs that the shipped checkpoint never saw, coloured: {coloured}", flush=True)
+    print(
+        "photographs that the shipped net never saw, coloured:", colored_photographs(folder), flush=True
+    )
     results = ""
     for path in lessons():
         start = time.perf_counter()
@@ -151,24 +149,22 @@ def refresh(number: str = "") -> None:
     if kept.exists() and number in ("", "04"):  # lesson 04 trains afresh
         shutil.rmtree(kept)
     values = {"DATA": "sample", "BASE_WIDTH": 16, "CHECKPOINT_DIR": kept.relative_to(ROOT).as_posix()}
-    measured = json.loads((RESULTS / "lessons.json").read_text())
+    seconds = json.loads((RESULTS / "lessons.json").read_text())["seconds"]
     for path in chosen(number):
         print(path.name, flush=True)
         original, start = read(path), time.perf_counter()
         notebook = execute(path, kept / path.name, values, watch=True)
-        measured["seconds"][path.stem] = round(time.perf_counter() - start)
-        for row in results_of(notebook).splitlines()[1:]:
-            part, grey, unet = row.split()
-            measured["errors"][part] = {"grey": float(grey), "U-Net": float(unet)}
+        seconds[path.stem] = round(time.perf_counter() - start)
         for cell, before in zip(notebook.cells, original.cells):
             cell.source = before.source  # with its own knobs
         clean(notebook)
         notebook.cells[0].source = re.sub(r"\*Last run.*\*", f"*{stamp}*", notebook.cells[0].source)
         nbformat.write(notebook, path)
-    seconds = measured["seconds"]
-    measured["seconds"] = {p.stem: seconds[p.stem] for p in lessons() if p.stem in seconds}
-    measured["date"] = str(datetime.date.today())
-    measured["machine"] = {"cores": os.cpu_count(), "gpu": torch.cuda.is_available(), **versions}
+    measured = {
+        "date": str(datetime.date.today()),
+        "machine": {"cores": os.cpu_count(), "gpu": torch.cuda.is_available(), **versions},
+        "seconds": {path.stem: seconds[path.stem] for path in lessons() if path.stem in seconds},
+    }
     (RESULTS / "lessons.json").write_text(json.dumps(measured, indent=1) + "\n")
     colored_photographs(RESULTS)
     generate.main()
