@@ -1,1 +1,1 @@
-"""What the lessons lean on and do not teach: photo files, downloads, checkpoints."""
+"""Where the outside comes in, it is checked: files, folders, downloads, settings, checkpoints. Imports no lesson."""
