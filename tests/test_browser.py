@@ -53,8 +53,7 @@ def server(course, tmp_path_factory):
     """JupyterLab on this machine: its address, with the token."""
     home = tmp_path_factory.mktemp("jupyter")
     settings = {
-        # else only what is on the screen exists
-        "notebook-extension/tracker": {"windowingMode": "none"},
+        "notebook-extension/tracker": {"windowingMode": "none"},  # draw what is off the screen too
         "apputils-extension/notification": {"fetchNews": "false"},
     }
     for name, values in settings.items():
@@ -69,8 +68,7 @@ def server(course, tmp_path_factory):
                "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]  # fmt: skip
     process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
     address = re.compile(r"http://127\.0\.0\.1:\d+/lab\?token=\w+").search
-    found = next(filter(None, map(address, process.stderr)), None)
-    assert found, "JupyterLab did not start"
+    found = next(filter(None, map(address, process.stderr)))  # or JupyterLab did not start
     threading.Thread(target=process.stderr.read, daemon=True).start()  # so that its log never blocks it
     yield found[0]
     process.terminate()
@@ -119,9 +117,8 @@ def test_a_lesson_runs_in_jupyterlab(path, page, server):
     cells = tool.code(tool.read(path))
     prompts = page.locator(".jp-Notebook .jp-CodeCell .jp-InputPrompt").all_inner_texts()
     assert prompts == [f"[{i + 1}]:" for i in range(len(cells))]
-    widths = page.eval_on_selector_all(
-        ".jp-OutputArea-output img", "all => all.map(i => i.naturalWidth)"
-    )
+    images = page.locator(".jp-OutputArea-output img")
+    widths = images.evaluate_all("all => all.map(i => i.naturalWidth)")
     stored = sum("image/jpeg" in output.get("data", {}) for cell in cells for output in cell.outputs)
     assert len(widths) == stored and min(widths) > 100
     assert page.get_by_text("Error displaying widget").count() == 0

@@ -103,9 +103,7 @@ def run(pairs: list[str]) -> None:
     if folder.exists() and not values:
         shutil.rmtree(folder)
     values = {"CHECKPOINT_DIR": folder.relative_to(ROOT).as_posix(), **values}
-    print(
-        "photographs that the shipped net never saw, coloured:", colored_photographs(folder), flush=True
-    )
+    print("by the shipped net, without training:", colored_photographs(folder), flush=True)
     results = ""
     for path in lessons():
         start = time.perf_counter()
