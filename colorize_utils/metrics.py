@@ -27,10 +27,7 @@ def as_float(rgb: torch.Tensor) -> torch.Tensor:
 
 # %% ../notebooks/06_measuring_color.ipynb #78f9f34f
 def psnr(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Peak signal-to-noise ratio of each picture: (B,), decibels; inf where both are identical.
-
-    Both are RGB (B, 3, H, W), uint8 or float in 0..1.
-    """
+    """Peak signal-to-noise ratio of RGB (B, 3, H, W), uint8 or float in 0..1: (B,), decibels."""
     assert prediction.shape == truth.shape, "each picture needs one prediction, as large as itself"
     error = (as_float(prediction) - as_float(truth)) ** 2
     return -10 * error.mean(dim=(1, 2, 3)).log10()
@@ -88,19 +85,13 @@ def delta_e(lab1: torch.Tensor, lab2: torch.Tensor) -> torch.Tensor:
 
 # %% ../notebooks/06_measuring_color.ipynb #5dedcff1
 def capped_distance(ab: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Distance of each pixel's ab from the truth, at most 150 units, divided by 150: (B, H, W).
-
-    Both are on the network's scale, ab/110, (B, 2, H, W).
-    """
+    """Distance of ab/110 from the truth, 1 at 150 units or more: (B, 2, H, W) -> (B, H, W)."""
     assert ab.shape == truth.shape and truth.abs().max() <= 1, "both (B, 2, H, W), divided by 110"
     return (110 * (ab.float() - truth.float()).norm(dim=1)).clamp(max=150) / 150
 
 # %% ../notebooks/06_measuring_color.ipynb #11728d6c
 def auc(ab: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Area under the curve of pixels within 0..150 units (Zhang et al. 2016): (B,), per cent.
-
-    Both are on the network's scale, ab/110, (B, 2, H, W).
-    """
+    """Area under the curve of pixels within 0..150 units (Zhang et al. 2016): (B,), per cent."""
     return 100 * (1 - capped_distance(ab, truth).mean(dim=(1, 2)))
 
 # %% ../notebooks/06_measuring_color.ipynb #e37e6176
@@ -134,19 +125,13 @@ def rarity(truth: torch.Tensor, frequency: torch.Tensor) -> torch.Tensor:
 
 # %% ../notebooks/06_measuring_color.ipynb #276e6539
 def balanced_auc(ab: torch.Tensor, truth: torch.Tensor, frequency: torch.Tensor) -> torch.Tensor:
-    """AuC of all pixels together, weighted by how rare their true colour is: a number, per cent.
-
-    Both are ab/110, (B, 2, H, W); the frequency is that of the *training* pictures.
-    """
+    """AuC of all pixels, by the rarity of their true colours in training: a number, per cent."""
     distance, weight = capped_distance(ab, truth), rarity(truth, frequency)
     return 100 * (1 - (weight * distance).sum() / weight.sum())
 
 # %% ../notebooks/06_measuring_color.ipynb #cda95671
 def colorfulness(rgb: torch.Tensor) -> torch.Tensor:
-    """Colourfulness of each picture (Hasler and Süsstrunk 2003): (B,), 0 for grey, 82 for "highly".
-
-    RGB (B, 3, H, W), uint8 or float in 0..1.
-    """
+    """Colourfulness (Hasler and Süsstrunk 2003) of RGB pictures: (B,), 0 grey, 82 "highly"."""
     r, g, b = (255 * as_float(rgb)).flatten(2).unbind(dim=1)  # (B, H * W) each
     red_green, yellow_blue = r - g, (r + g) / 2 - b  # signed, as in the paper
     spread = torch.hypot(red_green.std(dim=1, correction=0), yellow_blue.std(dim=1, correction=0))

@@ -70,10 +70,8 @@ def compare(pictures, predictions, captions=None, per_row: int = 1) -> plt.Figur
 
 # %% ../notebooks/05_visualization.ipynb #e1268758
 def ab_density(ab: torch.Tensor) -> torch.Tensor:
-    """Log10 of the share of pixels in each cell, 2 x 2 units, of the ab plane, -110..110 both ways.
-
-    ab/110, (N, 2, H, W) -> (110, 110), rows along b and columns along a; empty cells have -7.
-    """
+    """Log10 of each cell's share of pixels in the ab plane: ab/110 -> (110, 110), rows are b."""
     points = (ab.float() * 110).permute(0, 2, 3, 1).reshape(-1, 2).cpu()
-    counts = torch.histogramdd(points, bins=[110, 110], range=[-110.0, 110.0, -110.0, 110.0]).hist
-    return (counts / len(points)).clamp(min=1e-7).log10().T
+    limits = [-110.0, 110.0, -110.0, 110.0]  # cells of 2 x 2 units
+    counts = torch.histogramdd(points, bins=[110, 110], range=limits).hist
+    return (counts / len(points)).clamp(min=1e-7).log10().T  # -7 where there is none
