@@ -35,11 +35,7 @@ class Site(http.server.ThreadingHTTPServer):
     """Redirects, misbehaves as told, and keeps a log of the Range headers that it was sent."""
 
     content, status, ranges, length, shift = CONTENT, None, True, True, 0
-    cuts, reset, silent = (
-        (),
-        False,
-        0,
-    )  # how many bytes each of the first connections gets, and how it ends
+    cuts, reset, silent = (), False, 0  # bytes for each of the first connections, and how it ends
     step, delay = 2**20, 0.0  # bytes at a time, and seconds between
 
     def __init__(self):
