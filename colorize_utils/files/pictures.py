@@ -33,6 +33,7 @@ HINTS = {".heic": APPLE, ".heif": APPLE, ".zip": "a zip: unpack it, or give its 
 MOST_BYTES, MOST_EXPANSION = 256 * 2**20, 200  # of one file in a zip; of all: a bomb has over a thousand
 MEGAPIXELS = 64  # decoded at once, at up to 12 bytes a pixel
 FREE, TURN = threading.Semaphore(MEGAPIXELS), threading.Lock()
+Image.core.set_block_size(2**26)  # the C library frees a block this large at once, others perhaps never
 PRIVATE = {"access": mmap.ACCESS_COPY}  # what a student writes into a picture stays in memory
 if sys.platform == "linux":  # and need not be kept free: Python names this flag from 3.13 on
     PRIVATE = {"flags": mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0x4000)}
@@ -89,14 +90,15 @@ class Zip:
         shown = [member for member in members if not (member.is_dir() or is_hidden(member.filename))]
         self.files = {member.filename: f"{member.file_size} {member.CRC}" for member in shown}
 
+    @contextlib.contextmanager
     def open(self, name: str):
         if self.zip.getinfo(name).file_size > MOST_BYTES:
             raise OSError(f"more than {MOST_BYTES >> 20} MB")
-        file = tempfile.SpooledTemporaryFile(2**24)  # beyond 16 MB on the disk: many threads are at it
-        with self.zip.open(name) as packed:
+        # beyond 16 MB on the disk, since many threads are at it
+        with tempfile.SpooledTemporaryFile(2**24) as file, self.zip.open(name) as packed:
             shutil.copyfileobj(packed, file)
-        file.seek(0)
-        return file
+            file.seek(0)
+            yield file
 
 
 def find(name, root="") -> Path:
@@ -147,12 +149,12 @@ def middle(photo, size: int):
     deep, clear = photo.mode.startswith("I"), photo.has_transparency_data
     if photo.mode == "F" or (photo.mode == "I" and photo.format not in ("PNG", "PPM")):  # 16 bits
         raise ValueError("pixels of 32 bits, or below 0, have no fixed range: save it with 8 or 16 bits")
-    if photo.mode not in (("LA", "RGBA") if clear else ("L", "RGB", "CMYK")) and not deep:
-        photo = photo.convert("RGBA" if clear else "RGB")
+    bits = getattr(photo, "tag_v2", {}).get(258, (16,))[0]  # of a TIFF, which may have 12
+    modes = ("I",) if deep else ("RGBA", "LA") if clear else ("RGB", "L", "CMYK")
+    photo = photo if photo.mode in modes else photo.convert(modes[0])
     square = ImageOps.fit(photo, (size, size), Image.Resampling.BICUBIC)
     if deep:
-        bits = getattr(photo, "tag_v2", {}).get(258, (16,))[0]  # a TIFF may have 12
-        values = np.asarray(square).astype(np.float32) * 255 / (2**bits - 1)
+        values = np.asarray(square) * 255.0 / (2**bits - 1)
         square = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
     alpha = square.getchannel("A") if square.mode in ("LA", "RGBA") else None
     rgb = to_srgb(square.convert(square.mode[:-1]) if alpha else square, photo.info.get("icc_profile"))
