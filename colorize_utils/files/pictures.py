@@ -257,8 +257,9 @@ def build(source, names: list[str], made_of: dict, folder: Path) -> None:
             (partial / "pictures.npy").open("wb") as file,
             ThreadPoolExecutor(os.cpu_count()) as pool,  # decoding and resizing leave Python's lock
             tqdm(total=len(names), desc="preparing", unit="picture", leave=False) as bar,
-            warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
+            warnings.catch_warnings(action="ignore"),
         ):
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
             file.write(bytes(128))  # where numpy's header will be, when the count is known
             for some in (names[i : i + ahead] for i in range(0, len(names), ahead)):
                 for name, square in zip(some, pool.map(lambda name: read(source, name, size), some)):
