@@ -78,7 +78,7 @@ def server(course, tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(server):
     with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=0)
         page = browser.new_page(viewport={"width": 1300, "height": 1000})
         page.set_default_timeout(600_000)  # for a slow machine; a few seconds are usual
         yield page
