@@ -55,9 +55,9 @@ def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
 
 # %% ../notebooks/02_lab_color.ipynb #005defe0
 def lab_to_rgb(lab: torch.Tensor) -> torch.Tensor:
-    """CIE L*a*b* (B, 3, H, W), D65, 2 degrees -> float32 sRGB in 0..1; what no screen can show is clipped.
+    """CIE L*a*b* (B, 3, H, W), D65, 2 degrees -> float32 sRGB in 0..1.
 
-    Gradients are finite everywhere, and 0 where a channel is clipped.
+    What no screen can show is clipped. Gradients are finite everywhere, and 0 where a channel is clipped.
     """
     L, a, b = lab.float().unbind(dim=1)
     fy = (L + 16) / 116
@@ -71,11 +71,11 @@ def lab_to_rgb(lab: torch.Tensor) -> torch.Tensor:
 
 # %% ../notebooks/02_lab_color.ipynb #a2cb0fb5
 def to_network(rgb: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """RGB (B, 3, H, W) -> the network's input L/50 - 1 (B, 1, H, W) and its target ab/110 (B, 2, H, W)."""
+    """RGB (B, 3, H, W) -> the network's input L/50 - 1 (B, 1, H, W), its target ab/110 (B, 2, H, W)."""
     lab = rgb_to_lab(rgb)
     return lab[:, :1] / 50 - 1, lab[:, 1:] / 110
 
 
 def from_network(L: torch.Tensor, ab: torch.Tensor) -> torch.Tensor:
-    """The network's input (B, 1, H, W) and output (B, 2, H, W) -> RGB (B, 3, H, W), float32 in 0..1."""
+    """The network's input (B, 1, H, W), output (B, 2, H, W) -> float32 RGB (B, 3, H, W) in 0..1."""
     return lab_to_rgb(torch.cat([(L.float() + 1) * 50, ab.float() * 110], dim=1))

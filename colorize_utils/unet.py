@@ -10,7 +10,7 @@ from torch import nn
 
 
 class DoubleConv(nn.Sequential):
-    """Twice: 3x3 convolution, BatchNorm, ReLU. (B, in_channels, H, W) -> (B, out_channels, H, W)."""
+    """Twice 3x3 convolution, BatchNorm, ReLU. (B, in_channels, H, W) -> (B, out_channels, H, W)."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(
@@ -31,7 +31,7 @@ class Down(nn.Sequential):
 
 
 class Up(nn.Module):
-    """Double the picture, halve the channels, with the skip: (B, C, H, W), (B, C/2, 2H, 2W) -> (B, C/2, 2H, 2W)."""
+    """Double the picture, halve the channels, add the skip: (B, C, H, W) -> (B, C/2, 2H, 2W)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -45,7 +45,7 @@ class Up(nn.Module):
 class UNet(nn.Module):
     """The U-Net (Ronneberger, Fischer, Brox 2015) with BatchNorm and same-size convolutions.
 
-    31,042,434 parameters with the defaults; 7,765,442, 1,943,778, 487,154 with base_width 32, 16, 8.
+    31,042,434 parameters; 7,765,442, 1,943,778 or 487,154 with a base_width of 32, 16 or 8.
     base_width is the number of channels of the first level; they double at each of the four below.
     """
 
@@ -61,7 +61,7 @@ class UNet(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Float (B, in_channels, H, W) -> (B, out_channels, H, W), for any H and W."""
         height, width = x.shape[2:]
-        below, right = (max(32 - side, -side % 16) for side in (height, width))  # to 32, 48, 64, ...
+        below, right = (max(32 - side, -side % 16) for side in (height, width))  # 32, 48, 64, ...
         x = F.pad(x, (0, right, 0, below), mode="replicate")
         skips = [self.first(x)]
         for down in self.down:
