@@ -27,7 +27,9 @@ from tqdm.auto import tqdm
 from colorize_utils.files import disk
 
 READING = 2  # goes up when the same file gives another square: older stores are then made anew
-HIDDEN = {"__macosx", "thumbs.db", "desktop.ini"}  # left behind by systems, as names with a dot in front
+HIDDEN = re.compile(
+    r"(?i)(^|/)(\.|(__macosx|thumbs\.db|desktop\.ini)(/|$))"
+)  # what systems leave behind
 APPLE = "Pillow does not read HEIC: export it as JPEG"
 HINTS = {".heic": APPLE, ".heif": APPLE, ".zip": "a zip: unpack it, or give its path alone"}
 MOST_BYTES, MOST_EXPANSION = 256 * 2**20, 200  # of one file in a zip; of all: a bomb has over a thousand
@@ -37,11 +39,6 @@ Image.core.set_block_size(2**26)  # the C library frees a block this large at on
 PRIVATE = {"access": mmap.ACCESS_COPY}  # what a student writes into a picture stays in memory
 if sys.platform == "linux":  # and need not be kept free: Python names this flag from 3.13 on
     PRIVATE = {"flags": mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0x4000)}
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a relative path, with slashes, is not meant to be seen."""
-    return any(part.startswith(".") or part.lower() in HIDDEN for part in name.split("/"))
 
 
 class Folder:
@@ -56,8 +53,8 @@ class Folder:
                 folders.clear()
                 continue
             seen.add((here.st_dev, here.st_ino))
-            folders[:] = sorted(folder for folder in folders if not is_hidden(folder))
-            for file in (os.path.join(place, name) for name in names if not is_hidden(name)):
+            folders[:] = sorted(folder for folder in folders if not HIDDEN.search(folder))
+            for file in (os.path.join(place, name) for name in names if not HIDDEN.search(name)):
                 found = os.stat(file) if os.path.exists(file) else os.lstat(file)
                 stamp = f"{found.st_size} {found.st_mtime_ns} {found.st_mode}"
                 self.files[Path(file).relative_to(path).as_posix()] = stamp
@@ -87,7 +84,7 @@ class Zip:
         unpacked = sum(member.file_size for member in members)
         if unpacked > MOST_EXPANSION * max(self.path.stat().st_size, 2**20):
             raise ValueError(f"{path} is refused: it would unpack to {unpacked / 1e9:.1f} GB")
-        shown = [member for member in members if not (member.is_dir() or is_hidden(member.filename))]
+        shown = [member for member in members if not (member.is_dir() or HIDDEN.search(member.filename))]
         self.files = {member.filename: f"{member.file_size} {member.CRC}" for member in shown}
 
     @contextlib.contextmanager
@@ -246,12 +243,10 @@ def read(source, name: str, size: int) -> bytes | str:
 
 def build(source, names: list[str], made_of: dict, folder: Path) -> None:
     """Prepare into FOLDER.partial, and rename that when all of it is there."""
-    partial, old = (folder.with_name(f"{folder.name}.{kind}") for kind in ("partial", "old"))
-    size, skipped = made_of["image_size"], {}
+    partial, size, skipped = folder.with_name(f"{folder.name}.partial"), made_of["image_size"], {}
     ahead = min(256, 2 + 2**24 // (3 * size * size))  # pictures that wait in memory, about 16 MB
     try:
-        for left in (partial, old):
-            shutil.rmtree(left, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         with (
             (partial / "pictures.npy").open("wb") as file,
@@ -269,8 +264,8 @@ def build(source, names: list[str], made_of: dict, folder: Path) -> None:
                         file.write(square)
                     bar.update()
             shape = (len(names) - len(skipped), 3, size, size)
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             file.seek(0)
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             assert file.tell() == 128
             file.flush()
@@ -278,15 +273,13 @@ def build(source, names: list[str], made_of: dict, folder: Path) -> None:
         index = json.dumps({"made of": made_of, "skipped": skipped}, indent=1)
         disk.write_whole(partial / "index.json", index.encode())
         if len(skipped) < len(names):
-            if os.path.lexists(folder):
-                os.replace(folder, old)
+            shutil.rmtree(folder, ignore_errors=True)  # of something else, or damaged
             os.replace(partial, folder)
     except OSError as error:
         where = f"{source.path} was not prepared with image_size={size}: {error.filename or partial}"
         raise OSError(error.errno, f"{where}: {disk.because(error)}") from error
     finally:
-        for left in (partial, old):
-            shutil.rmtree(left, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
     if len(skipped) == len(names):
         why = "; ".join(f"{name}: {why}" for name, why in list(skipped.items())[:5]) or "no file"
         raise FileNotFoundError(f"no picture in {source.path}: {why}")
