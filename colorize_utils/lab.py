@@ -17,7 +17,8 @@ def power(x: torch.Tensor, exponent: float) -> torch.Tensor:
 
 def srgb_to_linear(rgb: torch.Tensor) -> torch.Tensor:
     """Undo the gamma of sRGB: values 0..1 in, amounts of light 0..1 out (IEC 61966-2-1)."""
-    return power((rgb.clamp(min=0.04045) + 0.055) / 1.055, 2.4) + (rgb - 0.04045).clamp(max=0) / 12.92
+    curve = power((rgb.clamp(min=0.04045) + 0.055) / 1.055, 2.4)
+    return curve + (rgb - 0.04045).clamp(max=0) / 12.92
 
 
 def linear_to_srgb(linear: torch.Tensor) -> torch.Tensor:
@@ -57,7 +58,7 @@ def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
 def lab_to_rgb(lab: torch.Tensor) -> torch.Tensor:
     """CIE L*a*b* (B, 3, H, W), D65, 2 degrees -> float32 sRGB in 0..1.
 
-    What no screen can show is clipped. Gradients are finite everywhere, and 0 where a channel is clipped.
+    What no screen can show is clipped. Gradients are finite; 0 where a channel is clipped.
     """
     L, a, b = lab.float().unbind(dim=1)
     fy = (L + 16) / 116
@@ -71,7 +72,7 @@ def lab_to_rgb(lab: torch.Tensor) -> torch.Tensor:
 
 # %% ../notebooks/02_lab_color.ipynb #a2cb0fb5
 def to_network(rgb: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """RGB (B, 3, H, W) -> the network's input L/50 - 1 (B, 1, H, W), its target ab/110 (B, 2, H, W)."""
+    """RGB (B, 3, H, W) -> the network's input L/50 - 1 (B, 1, H, W), target ab/110 (B, 2, H, W)."""
     lab = rgb_to_lab(rgb)
     return lab[:, :1] / 50 - 1, lab[:, 1:] / 110
 

@@ -31,7 +31,7 @@ class Down(nn.Sequential):
 
 
 class Up(nn.Module):
-    """Double the picture, halve the channels, add the skip: (B, C, H, W) -> (B, C/2, 2H, 2W)."""
+    """Double the picture, halve the channels, join the skip: (B, C, H, W) -> (B, C/2, 2H, 2W)."""
 
     def __init__(self, channels: int):
         super().__init__()
