@@ -111,7 +111,8 @@ def peak_memory() -> int:
 def full_net(images: Images) -> dict:
     """Training steps of the full net, and of width 16 right after it, to compare with."""
     pictures = images.train[: FULL["steps"] * FULL["batch_size"]].clone()
-    return {"metrics": alone(steps_of, 64, pictures), "width_16": alone(steps_of, 16, pictures)}
+    found, small = (alone(steps_of, x["base_width"], pictures) for x in (FULL, SETTINGS))
+    return {"metrics": found, "width_16": small}
 
 
 def photographs(images: Images, folder: Path) -> dict:

@@ -1,7 +1,6 @@
-"""The race of the losses, on few pictures and a tiny net: killed, begun again, and what it chooses."""
+"""The experiments, on few pictures and a tiny net: killed, begun again, kept; and what the race chooses."""
 
 import json
-import re
 import subprocess
 import sys
 import time
@@ -10,123 +9,138 @@ from pathlib import Path
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
-import race  # noqa: E402
+from colorize_utils.metrics import color_frequency, measure
 
-from colorize_utils.metrics import color_frequency, measure  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "experiments"))
+import race  # noqa: E402
+import runner  # noqa: E402
+import ship  # noqa: E402
 
 SMALL = f"""
 import sys
-sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tools")!r}]
-import race
 from pathlib import Path
-from colorize_utils.data import Images, sample_images
-from colorize_utils.metrics import color_frequency
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "experiments")!r}]
+import race, results, runner, torch
 
-
-def load(folder, settings):
-    small = sample_images(16)
-    return Images(small.train[::25], small.validation[::30], small.test[::30]), color_frequency(small.train)
-
-
-race.load = load
-race.LOSSES, race.EXTRAS = ("mse", "weighted_mse", "rebalanced"), ("sampled",)
-race.SETTINGS |= {{"base_width": 2, "pictures": 60, "test": 10, "epochs": [1, 1], "seeds": [0, 1]}}
-race.SETTINGS |= {{"learning_rates": [1e-3, 1e-2]}}
-race.ROOT = Path(sys.argv[1])
-race.RESULTS = race.ROOT / "results"
+low = torch.rand(70, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 255
+pictures = torch.nn.functional.interpolate(low, size=16, mode="bilinear").byte()
+tiny = runner.Images(pictures[:50], pictures[50:60], pictures[60:])
+race.cifar100 = results.load = lambda folder: tiny
+race.LOSSES = {{name: race.LOSSES[name] for name in ("mse", "weighted_mse", "rebalanced")}}
+race.EXTRAS = {{"sampled": race.EXTRAS["sampled"]}}
+race.SETTINGS |= {{"base_width": 2, "epochs": [1, 1], "seeds": [0, 1], "learning_rates": [1e-3, 1e-2]}}
+results.SETTINGS |= {{"base_width": 2, "epochs": 4}}
+results.FULL |= {{"base_width": 2, "steps": 1}}
+runner.RESULTS, runner.RUNS = Path(sys.argv[1]) / "results", Path(sys.argv[1]) / "runs"
 if __name__ == "__main__":
-    race.main("anywhere", small=False)
+    torch.set_num_threads(1)
+    {{"race": race, "results": results}}[sys.argv[2]].main("anywhere")
 """
 
 
-def start(folder):
+def start(folder, which: str):
     folder.mkdir(exist_ok=True)
     (folder / "small.py").write_text(SMALL)
-    command = [sys.executable, "-u", str(folder / "small.py"), str(folder)]
+    command = [sys.executable, "-u", str(folder / "small.py"), str(folder), which]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def finished(process, folder) -> dict:
+def finished(process) -> str:
     output = process.communicate(timeout=400)[0]
     assert process.returncode == 0, output
-    return json.loads((folder / "results" / "race.json").read_text())
+    return output
 
 
-def nets(folder) -> list[str]:
-    return sorted(path.stem for path in (folder / "data" / "runs" / "race").glob("*.pt"))
+def trained(folder) -> dict:
+    return {path: path.stat().st_mtime_ns for path in folder.glob("runs/**/last.pt")}
 
 
-def pids_of(folder) -> list[str]:
-    found = subprocess.run(["pgrep", "-f", str(folder / "small.py")], capture_output=True, text=True)
-    return found.stdout.split()
+def found(folder) -> dict:
+    """What two runs must have in common."""
+    runs = {path.stem: json.loads(path.read_text()) for path in folder.glob("results/*.json")}
+    of_a_machine = ("seconds", "date", "commit", "seconds_per_epoch", "trained_at", "width_16")
+    runs.get("full_net", {}).pop("metrics", None)
+    return {name: {k: x for k, x in run.items() if k not in of_a_machine} for name, run in runs.items()}
 
 
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory):
-    """A race that was killed in the middle and begun again: its folder, its result, what was there at the kill."""
-    folder = tmp_path_factory.mktemp("killed")
-    process, before = start(folder), []
-    try:
-        while len(before) < 7:  # the six trials and a net
-            assert process.poll() is None, process.communicate()[0]
-            time.sleep(0.1)
-            before = nets(folder)
-    finally:
-        process.kill()
-        process.communicate(timeout=60)
-    workers_end = time.monotonic() + 60
-    while pids_of(folder):
-        assert time.monotonic() < workers_end, "the workers outlive the race"
-        time.sleep(0.1)
-    assert not (folder / "results").exists()
-    times = {path: path.stat().st_mtime_ns for path in (folder / "data" / "runs" / "race").glob("*.pt")}
-    result = finished(start(folder), folder)
-    for path, was in times.items():
-        assert path.stat().st_mtime_ns == was, f"{path.name} was trained twice"
-    return folder, result
+@pytest.mark.parametrize(
+    "which, until, damaged",
+    [
+        ("race", "runs/*/score*.json", "runs/*/score*.json"),
+        ("results", "runs/*seed1*/last.pt", "results/grey.json"),
+    ],
+)
+def test_a_killed_experiment_goes_on_and_is_not_made_twice(which, until, damaged, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finished(start(whole, which))
+    process = start(killed, which)
+    while not list(killed.glob(until)):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    process.kill()
+    process.communicate(timeout=60)  # ends when the workers have ended: they hold the pipe, too
+    before, stored = trained(killed), found(killed)
+    assert len(before) >= 2 and stored != found(whole)
+    next(killed.glob(damaged)).write_text("{")  # damage is made anew
+    output = finished(start(killed, which))
+    assert found(killed) == found(whole)
+    again = [path for path, at in before.items() if path.stat().st_mtime_ns != at]
+    assert len(again) <= (which == "results"), "what was ready was trained again"
+    assert all(f"{name}: measured already" in output for name in stored if name not in damaged)
 
 
-def test_a_killed_race_goes_on_and_ends_as_if_nothing_had_happened(killed, tmp_path):
-    folder, result = killed
-    whole = finished(start(tmp_path), tmp_path)
-    assert nets(folder) == nets(tmp_path)
-    own = {"seconds": 0, "date": "", "commit": ""}
-    assert result | own == whole | own
+def test_a_result_is_stored_once_for_the_same_settings(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "RESULTS", tmp_path)
+    calls = []
+
+    def run(**settings) -> dict:
+        made_with = {"data": {"name": "x"}, "seed": None, "settings": settings}
+        return runner.result("x", made_with, lambda: {"metrics": calls.append(1) or len(calls)})
+
+    assert [run(a=1), run(a=1)] == 2 * [run(a=1)] and len(calls) == 1
+    assert run(a=2)["metrics"] == 2 and run(a=2, b=1)["metrics"] == 3
+    assert run(a=2)["versions"].keys() == {"python", "torch", "torchvision", "numpy"}
 
 
-def test_a_race_has_every_row_with_every_seed(killed):
-    _, result = killed
-    rows = ["grey", "mean_color", "mse", "weighted_mse", "rebalanced", "chosen"]
-    assert list(result["rows"]) == [*rows, "saturated_as_weighted_mse", "saturated_as_chosen"]
-    for name, row in result["rows"].items():
-        assert len(row["scores"]) == (1 if name in ("grey", "mean_color") else 2)
-    assert result["metrics"] == {name: row["scores"] for name, row in result["rows"].items()}
-    assert all(rate["chosen"] in (1e-3, 1e-2) for rate in result["learning_rates"].values())
-    for rows in result["histograms"].values():
-        counts = torch.tensor([[int(x) for x in row.split()] for row in rows])
-        assert counts.shape == (23, 23) and counts.sum() == 10 * 16 * 16
-    assert re.fullmatch(r"[0-9a-f]{12}(-dirty)?", result["commit"])
+def test_what_is_committed_is_not_trained_again(monkeypatch, capsys):
+    for module in (race, ship):
+        monkeypatch.setattr(module, "cifar100", lambda folder: pytest.fail("it begins to train"))
+        module.main("anywhere")
+    assert capsys.readouterr().out.count("measured already") == 2
 
 
-def test_other_settings_do_not_mix_with_a_race_that_is_there(killed):
-    folder, _ = killed
-    (folder / "small.py").write_text(SMALL.replace('"base_width": 2', '"base_width": 3'))
-    command = [sys.executable, str(folder / "small.py"), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1 and "delete it to race anew" in done.stderr
+def test_the_shipped_checkpoint_is_what_is_measured(tiny, tmp_path, monkeypatch):
+    for module in (ship, sys.modules["colorize_utils.shipped"]):
+        monkeypatch.setattr(module, "PATH", tmp_path / "small.pt")
+    monkeypatch.setattr(runner, "RUNS", tmp_path)
+    monkeypatch.setattr(ship, "cifar100", lambda folder: tiny)
+    monkeypatch.setattr(ship, "HELD_OUT", 20)
+    monkeypatch.setitem(ship.SETTINGS, "base_width", 2)
+    run = ship.ship("anywhere", {"temperature": 0.5, "power": 0.45, "uniform": 0.1})
+    model, info = ship.load_shipped()
+    frequency = color_frequency(torch.cat([tiny.train, tiny.validation]))
+    assert info["metrics"] == run["metrics"] == runner.rounded(measure(model, tiny.test, frequency))
+    assert run["sha256"] == ship.digest() and run["data"]["train"] == 70 and len(run["curve"]) == 5
+    assert all(p.isfinite().all() for p in model.parameters())
 
 
-# ---- what it chooses, and how it makes the competitor ----
+def test_the_rates_follow_the_schedule_and_adam_begins_afresh(tiny):
+    seen = []
+
+    def step(model, L, ab, loss, optimizer):
+        steps = [int(state["step"]) for state in optimizer.state.values()][:1]
+        seen.append((optimizer.param_groups[0]["lr"], steps))
+        return race.fast_step(model, L, ab, loss, optimizer)
+
+    settings = {"base_width": 2, "batch_size": 35}
+    race.fit_fast(tiny, torch.nn.MSELoss(), settings, 0, [0.1, 0.1, 0.01], None, step)
+    assert seen == [(0.1, []), (0.1, [1]), (0.1, [2]), (0.1, [3]), (0.01, []), (0.01, [1])]
 
 
 def entry(net, psnr, share, balanced, **decoding):
-    return {
-        "net": net,
-        "decoding": decoding,
-        "validation": {"psnr": psnr, "share": share, "balanced_auc": balanced},
-    }
+    scores = {"psnr": psnr, "share": share, "balanced_auc": balanced}
+    return {"net": net, "decoding": decoding, "validation": scores}
 
 
 def test_the_chosen_setting_is_colourful_and_cheap_and_then_the_best():
@@ -143,33 +157,33 @@ def test_the_chosen_setting_is_colourful_and_cheap_and_then_the_best():
 
 
 def test_every_loss_of_the_race_is_the_one_it_is_called(tiny):
-    frequency = color_frequency(tiny.train)
+    frequency, every = color_frequency(tiny.train), race.LOSSES | race.EXTRAS
     output, ab = torch.rand(2, 2, 2, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.4
-    values = {
-        name: race.make_loss(name, frequency)(output, ab).item()
-        for name in (*race.LOSSES, *race.EXTRAS)
-        if name not in race.CLASSES
-    }
-    assert values["l1"] == pytest.approx((output - ab).abs().mean().item())
-    assert values["mse"] == values["sampled"] == pytest.approx(((output - ab) ** 2).mean().item())
-    assert values["blend_0.5"] == pytest.approx((values["mse"] + values["weighted_mse"]) / 2, rel=1e-4)
-    plain = [values[name] for name in ("mse", "sampled")]
-    others = [value for name, value in values.items() if name not in ("mse", "sampled")]
-    assert len({round(value, 7) for value in others + plain[:1]}) == len(others) + 1
-    assert (
-        race.make_loss("rebalanced", frequency).weights.max()
-        > race.make_loss("cross_entropy", frequency).weights.max()
-    )
+    loss = {name: make(frequency) for name, make in every.items()}
+    value = {name: loss[name](output, ab).item() for name in loss if not hasattr(loss[name], "count")}
+    assert value["l1"] == pytest.approx((output - ab).abs().mean().item())
+    assert value["mse"] == value["sampled"] == pytest.approx(((output - ab) ** 2).mean().item())
+    assert value["blend_0.5"] == pytest.approx((value["mse"] + value["weighted_mse"]) / 2, rel=1e-4)
+    assert len({round(x, 7) for x in value.values()}) == len(value) - 1
+    assert loss["rebalanced"].weights.max() > loss["cross_entropy"].weights.max() == 1
 
 
 def test_the_competitor_is_as_colourful_as_wanted(tiny, monkeypatch):
     class HalfTruth(torch.nn.Module):
-        def forward(self, L):  # some colour that depends on the lightness
-            return torch.cat([0.3 * L, -0.45 * L], dim=1)
+        saturation = 1.0
 
-    monkeypatch.setattr(race.Here, "images", tiny, raising=False)
-    monkeypatch.setattr(race, "painter", lambda name: HalfTruth())
-    frequency = color_frequency(tiny.train)
-    factor = race.matching_saturation("any", 0.6)
-    found = measure(torch.nn.Sequential(HalfTruth(), race.Times(factor)), tiny.validation, frequency)
-    assert found["share"] == pytest.approx(0.6, abs=0.01)
+        def forward(self, L):  # some colour that depends on the lightness
+            return self.saturation * torch.cat([0.3 * L, -0.45 * L], dim=1)
+
+    model = HalfTruth()
+    monkeypatch.setattr(race.here, "images", tiny, raising=False)
+    monkeypatch.setattr(race, "painter", lambda name: model)
+    model.saturation = race.matching_saturation("any", 0.6)
+    assert model.saturation > 1
+    share = measure(model, tiny.validation, color_frequency(tiny.train))["share"]
+    assert share == pytest.approx(0.6, abs=0.01)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(SystemExit, match="nowhere: name the one for cifar-100-python"):
+        runner.cifar100(tmp_path / "nowhere")
