@@ -81,60 +81,60 @@ def test_a_store_that_is_there_is_opened_though_nothing_can_be_written(photos, t
     assert f"nothing can be written to {tmp_path / 'there'} (Permission denied" in refused
 
 
-CHANGES = {
-    "content": lambda photos: Image.new("RGB", (40, 60), "red").save(photos / "cats" / "1.PNG"),
-    "new": lambda photos: noise(99).save(photos / "new.png"),
-    "gone": lambda photos: (photos / "cats" / "1.PNG").unlink(),
-    "size": lambda photos: None,
-    "mode": lambda photos: (photos / "cats" / "1.PNG").chmod(0o600),
-    "target": lambda photos: noise(8, 50, 50).save(photos.parent / "target.png"),
-    "note": lambda photos: (photos / "note").write_text("no picture yet"),
-}
+def change(what, photos):
+    """Change a source in one way, and return the size to prepare it at."""
+    cat = photos / "cats" / "1.PNG"
+    if what in ("content", "new", "target"):
+        names = {"content": cat, "new": photos / "new.png", "target": photos.parent / "target.png"}
+        noise(99, 50, 50).save(names[what])
+    elif what == "note":
+        (photos / "note").write_text("no picture yet")
+    elif what != "size":
+        cat.unlink() if what == "gone" else cat.chmod(0o600)
+    return 18 if what == "size" else 16
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_a_changed_source_or_size_is_noticed(change, photos, tmp_path, capsys):
+@pytest.mark.parametrize("what", ["content", "new", "gone", "size", "mode", "target", "note"])
+def test_a_changed_source_or_size_is_noticed(what, photos, tmp_path, capsys):
     noise(7).save(tmp_path / "target.png")
     (photos / "link.png").symlink_to(tmp_path / "target.png")
     stamps = [os.stat(prepare(photos, 16, tmp_path / "store").folder).st_ino for _ in range(2)]
     assert capsys.readouterr().out == "" and stamps[0] == stamps[1]  # nothing has changed yet
-    CHANGES[change](photos)
-    new = prepare(photos, 18 if change == "size" else 16, tmp_path / "store")
+    size = change(what, photos)
+    new, fresh = prepare(photos, size, tmp_path / "store"), prepare(photos, size, tmp_path / "fresh")
     assert "preparing it again" in capsys.readouterr().out
-    fresh = prepare(photos, 18 if change == "size" else 16, tmp_path / "fresh")
     assert torch.equal(new.pictures, fresh.pictures) and new.skipped == fresh.skipped
 
 
-def npy(*shape, dtype=np.uint8, order="C"):
+def npy(*shape, **kind):
     file = io.BytesIO()
-    np.save(file, np.zeros(shape, dtype, order))
+    np.save(file, np.zeros(shape, **kind))
     return file.getvalue()
 
 
-DAMAGE = [("index.json", content) for content in (b"", b'{"made', b"null", b"[]", b"{}", b"7", b"\xff")]
-DAMAGE += [("skipped", wrong) for wrong in (None, [], "x", {"x": "y"}, 3)]
-DAMAGE += [
-    ("pictures.npy", npy(60, 3, 8, 8, dtype=np.int8)),
-    ("pictures.npy", npy(60, 3, 8, 8, order="F")),
+ROWS = [npy(60, 192, dtype="u1"), npy(59, 3, 8, 8, dtype="u1"), npy(60, 3, 8, 8, dtype="i1"), b""]
+ROWS += [
+    npy(60, 3, 8, 8, dtype="u1", order="F"),
+    lambda rows: bytes(len(rows)),
+    lambda rows: rows + b"x",
 ]
-DAMAGE += [("pictures.npy", npy(60, 192)), ("pictures.npy", npy(59, 3, 8, 8)), ("pictures.npy", b"")]
-DAMAGE += [("zeros", bytes), ("short", lambda length: -1), ("long", lambda length: b"x")]
+INDEX = [b"", b'{"made', b"null", b"[]", b"{}", b"7", b"\xff"]
+DAMAGE = [*(("pictures.npy", harm) for harm in ROWS), *(("index.json", harm) for harm in INDEX)]
+DAMAGE += [
+    ("pictures.npy", lambda rows: rows[:-5]),
+    *(("skipped", x) for x in (None, [], "x", {"x": "y"}, 3)),
+]
 
 
 @pytest.mark.parametrize("what, harm", DAMAGE)
 def test_whatever_is_unreadable_in_a_store_is_damage_and_made_anew(what, harm, photos, tmp_path, capsys):
     (photos / "bad.jpg").write_bytes(b"")
     whole = prepare(photos, 8, tmp_path / "store").pictures.clone()
-    index, rows = tmp_path / "store" / "index.json", tmp_path / "store" / "pictures.npy"
+    file = tmp_path / "store" / what.replace("skipped", "index.json")
     if what == "skipped":
-        index.write_text(json.dumps({**json.loads(index.read_text()), "skipped": harm}))
-    elif what in ("index.json", "pictures.npy"):
-        (tmp_path / "store" / what).write_bytes(harm)
+        file.write_text(json.dumps({**json.loads(file.read_text()), "skipped": harm}))
     else:
-        content = rows.read_bytes()
-        rows.write_bytes(
-            {"zeros": bytes(len(content)), "short": content[:-5], "long": content + b"x"}[what]
-        )
+        file.write_bytes(harm(file.read_bytes()) if callable(harm) else harm)
     again = prepare(photos, 8, tmp_path / "store")
     assert torch.equal(again.pictures, whole) and list(again.skipped) == ["bad.jpg"]
     assert "its store is damaged: preparing it again" in capsys.readouterr().out
@@ -162,53 +162,42 @@ def test_every_file_is_used_or_listed_with_its_reason(tmp_path):
     for place in (folder, folder / ".Trash", folder / "__MACOSX", tmp_path / "elsewhere"):
         place.mkdir()
         red.save(place / "linked.png")
-    used = {"linked.png", "there/linked.png", "no suffix", "png inside.jpg", os.fsdecode(b"bad\xff.jpg")}
-    for kind in "png avif webp jfif tga jp2 ppm gif Ünï😀.jpg dib ico".split():
+    kinds = ["png", "avif", "webp", "jfif", "tga", "jp2", "ppm", "gif", "Ünï😀.jpg", "dib", "ico"]
+    for kind in kinds:
         red.save(folder / f"a.{kind}")
-        used.add(f"a.{kind}")
-    for name, size in {"thin.png": (90, 1), "dot.png": (1, 1)}.items():
-        red.resize(size).save(folder / name)
-        used.add(name)
+    red.resize((90, 1)).save(folder / "thin.png")
     red.save(folder / "moves.gif", save_all=True, append_images=[Image.new("RGB", (40, 20))] * 3)
-    used.add("moves.gif")
-    left = {
-        "empty.jpg": b"",
-        "text.jpg": b"no picture",
-        "cut.jpg": whole[:900],
-        "zeros.png": bytes(5000),
-    }
-    left |= {
-        "page.jpg": b"<html>404</html>",
-        "a.HEIC": b"\0\0\0\x24ftypheic" + bytes(99),
-        "more.zip": b"PK",
-    }
-    left |= {"seek.tif": b"II*\0" + b"\xff" * 40, "notes.txt": b"..."}
-    left["bomb.png"] = as_file(Image.new("L", (10_000, 10_000)), "PNG")  # small as a file
-    left["float.tif"] = as_file(Image.fromarray(np.zeros((5, 5), np.float32)), "TIFF")
-    left["whole.tif"] = as_file(Image.fromarray(np.zeros((5, 5), np.int32)), "TIFF")
-    files = {
+    good = {
         "no suffix": whole,
         "png inside.jpg": as_file(red, "PNG"),
         os.fsdecode(b"bad\xff.jpg"): whole,
     }
-    for name, content in {
-        **left,
-        **files,
-        ".a.jpg": whole,
-        "Thumbs.db": b"x",
-        "desktop.ini": b"x",
-    }.items():
-        (folder / name).write_bytes(content)
-    links = {
-        "loop.jpg": "loop.jpg",
-        "nowhere.jpg": "nothing",
-        "self": ".",
-        "there": tmp_path / "elsewhere",
+    used = {
+        *good,
+        *(f"a.{kind}" for kind in kinds),
+        "thin.png",
+        "moves.gif",
+        "linked.png",
+        "there/linked.png",
     }
-    for link, target in links.items():
+    hidden = dict.fromkeys((".a.jpg", "Thumbs.db", "desktop.ini"), whole)
+    bad = {"empty.jpg": b"", "text.jpg": b"no picture", "cut.jpg": whole[:900], "zeros.png": bytes(5000)}
+    bad |= {"a.HEIC": b"\0\0\0\x24ftypheic" + bytes(99), "more.zip": b"PK", "page.jpg": b"<html>404"}
+    bad |= {"seek.tif": b"II*\0" + b"\xff" * 40, "notes.txt": b"..."}
+    bad["bomb.png"] = as_file(Image.new("L", (10_000, 10_000)), "PNG")  # small as a file
+    for name, dtype in (("float.tif", np.float32), ("whole.tif", np.int32)):
+        bad[name] = as_file(Image.fromarray(np.zeros((5, 5), dtype)), "TIFF")
+    for name, content in (good | hidden | bad).items():
+        (folder / name).write_bytes(content)
+    for link, target in (
+        ("loop.jpg", "loop.jpg"),
+        ("nowhere.jpg", "x"),
+        ("self", "."),
+        ("there", "../elsewhere"),
+    ):
         (folder / link).symlink_to(target)
     os.mkfifo(folder / "pipe.jpg")  # to open it would wait for ever
-    left = {*left, "loop.jpg", "nowhere.jpg", "pipe.jpg"}
+    left = {*bad, "loop.jpg", "nowhere.jpg", "pipe.jpg"}
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         store = prepare(folder, 16, tmp_path / "store")
@@ -330,25 +319,14 @@ def test_the_colours_of_a_profile_come_back_as_srgb(name, kind, mode):
 
 def test_profiles_of_grey_and_ink_are_applied_and_broken_ones_are_not():
     greys, flat = np.array([30, 90, 160, 250]), icc(b"GRAY", {b"kTRC": curve(1)})
-    for mode in ("L", "LA"):
-        assert (
-            off(as_file(patches(greys).convert(mode), "PNG", icc_profile=flat), encoded(greys / 255))
-            <= 1
-        )
+    for picture in (patches(greys), patches(greys).convert("LA")):
+        assert off(as_file(picture, "PNG", icc_profile=flat), encoded(greys / 255)) <= 1
     adobe = as_file(patches(greys), "PNG", icc_profile=rgb_profile(*SPACES["Adobe"]))
-    assert (
-        off(adobe, encoded((greys / 255) ** SPACES["Adobe"][1])) <= 1
-    )  # grey with a profile of colours
-    corners = np.array(
-        [[255] * 3, *COLORS[np.arange(14) % 4], [0] * 3]
-    )  # what sixteen mixtures of ink look like
-    lab = (
-        (xyz2lab(linear(corners) @ SRGB.T, "D50") * [2.55, 1, 1] + [0, 128, 128])
-        .round()
-        .astype(np.uint8)
-    )
+    assert off(adobe, encoded((greys / 255) ** SPACES["Adobe"][1])) <= 1
+    corners = np.array([[255] * 3, *COLORS[np.arange(14) % 4], [0] * 3])  # of sixteen mixtures of ink
+    lab = xyz2lab(linear(corners) @ SRGB.T, "D50") * [2.55, 1, 1] + [0, 128, 128]
     ramp, eye = bytes(range(256)), fixed(1, 0, 0, 0, 1, 0, 0, 0, 1)
-    table = b"mft1\0\0\0\0\4\3\2\0" + eye + ramp * 4 + lab.tobytes() + ramp * 3
+    table = b"mft1\0\0\0\0\4\3\2\0" + eye + ramp * 4 + lab.round().astype("u1").tobytes() + ramp * 3
     press, mixed = icc(b"CMYK", {b"A2B0": table}, b"prtr", b"Lab "), [4, 1, 6, 15]
     ink = patches([[255 * (i >> bit & 1) for bit in (3, 2, 1, 0)] for i in mixed], "CMYK")
     for kind in ("TIFF", "JPEG"):
