@@ -18,6 +18,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -118,6 +119,8 @@ def test_a_file_is_fetched_once(sites, path, partial):
     assert fetch(url, path, **official) == path
     assert path.read_bytes() == CONTENT and not partial.exists()
     assert fetch(url, str(path), **official, download=False) == path and sites[0].log == [None]
+    with pytest.raises(ValueError, match="in no Google Drive that is mounted"):
+        fetch(url, "/content/drive/MyDrive/file.bin")
 
 
 FOUR, ASKED = [5, 0, 2000, 70_000], [None, 5, 5, 2005, 72_005]
@@ -167,7 +170,7 @@ def test_wrong_bytes_are_not_taken_for_good_nor_asked_for_for_ever(sites, path, 
     assert path.read_bytes() == b"my thesis"
 
 
-SLOW = {"step": 4000, "delay": 0.02}  # 200 kB/s
+SLOW = {"step": 2000, "delay": 0.02}  # 100 kB/s
 MIRRORS = {  # what the three do, how often each is asked, the range that the second is asked for
     "slow": ([SLOW, {}, {}], [1, 1, 0], r"bytes=\d{4,6}-"),
     "slow, as all are": ([SLOW, SLOW, SLOW], [1, 1, 1], r"bytes=\d{4,6}-"),
@@ -181,17 +184,19 @@ MIRRORS = {  # what the three do, how often each is asked, the range that the se
 
 @pytest.mark.parametrize("name", MIRRORS)
 def test_the_next_address_goes_on_where_the_first_is(name, sites, path, monkeypatch, capsys):
+    monkeypatch.setattr(downloads, "PATIENCE", 60)
     behaviours, asked, second = MIRRORS[name]
     for site, behaviour in zip(sites, behaviours):
         vars(site).update(behaviour)
     assert fetch([site.url for site in sites], path, md5=MD5).read_bytes() == CONTENT
     assert [len(site.log) for site in sites] == asked
     assert re.fullmatch(second, str(sites[1].log[0]))
-    assert ("kB/s; going on" in capsys.readouterr().out) == ("slow" in name)
+    out = capsys.readouterr().out
+    why = next((why for why in ("kB/s", "timed out") if f"{why}; going on" in out), "")
+    assert why == ("kB/s" if "slow" in name else "timed out" if name == "silent" else "")
 
 
-def test_at_the_end_it_says_what_each_said_and_keeps_what_came(sites, path, partial, monkeypatch):
-    monkeypatch.setattr(downloads, "PAUSE", 60)  # it is told at once
+def test_at_the_end_it_says_what_each_said_and_keeps_what_came(sites, path, partial, capsys):
     partial.write_bytes(CONTENT[:1000])
     sites[0].stop()
     sites[1].status, sites[2].content, sites[2].ranges = 404, b"<html>Please log in", False
@@ -199,6 +204,22 @@ def test_at_the_end_it_says_what_each_said_and_keeps_what_came(sites, path, part
     for site, what in zip(sites, ("Connection refused", "Error 404", "19 bytes instead of 300000")):
         assert re.search(f"{site.url}: [^;]*{what}", said)
     assert partial.read_bytes() == CONTENT[:1000]
+    assert capsys.readouterr().out == ""  # none is asked again
+
+
+def test_a_network_that_comes_back_is_used(sites, path, monkeypatch):
+    errors, receive = (
+        iter([ConnectionError("cut off"), *map(URLError, ("gone", "gone"))]),
+        downloads._receive,
+    )
+
+    def flaky(*arguments, **options):
+        for error in errors:
+            raise error
+        return receive(*arguments, **options)
+
+    monkeypatch.setattr(downloads, "_receive", flaky)
+    assert fetch(sites[0].url, path, md5=MD5).read_bytes() == CONTENT
 
 
 FETCH = "import sys; from colorize_utils.files import downloads; downloads.fetch(*sys.argv[1:3], md5=sys.argv[3])"
