@@ -23,7 +23,7 @@ def copy_course():
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
 
     def copy(target: Path) -> Path:
-        names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        names = subprocess.run(listed, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
         for name in filter(os.path.isfile, map(ROOT.joinpath, names.strip("\0").split("\0"))):
             (target / name.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(name, target / name.relative_to(ROOT))
