@@ -2,20 +2,27 @@
 
 `python benchmarks/memory.py FOLDER` takes the JPEGs in FOLDER as often as it needs them, each time with other bytes at
 its end, prepares 1,000 and 25,000 of them and trains 100 steps on either, each in a process of its own. It watches
-the process's anonymous memory: what is neither a file nor shared. Beside it stands what the usual way, float64 Lab held
-in memory, would need. Linux only.
+the process's anonymous memory (what is neither a file nor shared), beside what float64 Lab would need. Linux only.
 """
 
-import argparse
 import json
+import multiprocessing
 import os
 import re
 import shutil
-import subprocess
 import sys
 import threading
+from concurrent.futures import ProcessPoolExecutor
 from itertools import cycle, islice
 from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from colorize_utils.data import load_images
+from colorize_utils.lab import to_network
+from colorize_utils.training import batches, plain_step
+from colorize_utils.unet import UNet
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK, RESULT = ROOT / "data" / "runs" / "memory", ROOT / "data" / "results" / "memory.json"
@@ -27,8 +34,8 @@ def anonymous() -> int:
     return int(re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024
 
 
-def watched(function) -> dict:
-    """Megabytes before the function starts, and at the most while it runs, looked at a hundred times a second."""
+def watched(function, folder) -> dict:
+    """Megabytes before `function(folder)`, and at the most while it runs, looked at a hundred times a second."""
     before, most, ended = anonymous(), [0], threading.Event()
 
     def watch():
@@ -37,33 +44,22 @@ def watched(function) -> dict:
 
     thread = threading.Thread(target=watch)
     thread.start()
-    function()
+    function(folder)
     ended.set()
     thread.join()
     return {"before": before, "peak": max(most[0], anonymous())}
 
 
-def work(what: str, folder: Path) -> dict:
-    """Prepare a folder of photographs, or train on what is prepared, and watch the memory."""
-    import torch
-    import torch.nn.functional as F
+def prepare(folder):
+    return load_images(folder, WORK, image_size=SIZE).train
 
-    from colorize_utils.data import load_images
-    from colorize_utils.lab import to_network
-    from colorize_utils.training import batches, plain_step
-    from colorize_utils.unet import UNet
 
-    def prepare():
-        return load_images(folder, WORK, image_size=SIZE).train
-
-    def train():
-        pictures, model = prepare(), UNet(base_width=WIDTH).train()
-        optimizer = torch.optim.Adam(model.parameters())
-        rows = batches(len(pictures), BATCH, shuffle=True)  # from all over the store
-        for index in islice(cycle(rows), STEPS):
-            plain_step(model, *to_network(pictures[index]), F.mse_loss, optimizer)
-
-    return watched({"prepare": prepare, "train": train}[what])
+def train(folder) -> None:
+    pictures, model = prepare(folder), UNet(base_width=WIDTH).train()
+    optimizer = torch.optim.Adam(model.parameters())
+    rows = batches(len(pictures), BATCH, shuffle=True)  # from all over the store
+    for index in islice(cycle(rows), STEPS):
+        plain_step(model, *to_network(pictures[index]), F.mse_loss, optimizer)
 
 
 def copies(source: Path, count: int) -> Path:
@@ -83,32 +79,22 @@ def main(source: Path) -> None:
     for count in COUNTS:
         folder = copies(source, count)
         found = {"jpeg_gb": round(sum(p.stat().st_size for p in folder.rglob("*.jpg")) / 1e9, 2)}
-        for what in ("prepare", "train"):
-            command = [sys.executable, __file__, str(folder), "--only", what]
-            answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            found[f"{what}_mb"] = json.loads(answer.splitlines()[-1])
-            print(f"{count:,} pictures, {what}: {found[f'{what}_mb']}", flush=True)
+        for function in (prepare, train):
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+                answer = alone.submit(watched, function, folder).result()
+            print(f"{count:,} pictures, {function.__name__}: {answer}", flush=True)
+            found[f"{function.__name__}_mb"] = answer
         sizes[str(count)] = found
     few, many = (sizes[str(count)] for count in COUNTS)
     growth = {x: many[f"{x}_mb"]["peak"] - few[f"{x}_mb"]["peak"] for x in ("prepare", "train")}
-    result = {
-        "settings": {"image_size": SIZE, "base_width": WIDTH, "batch_size": BATCH, "steps": STEPS},
-        "sizes": sizes,
-        "growth_mb": growth,
-        "float64_lab_gb": round(COUNTS[-1] * 3 * SIZE**2 * 8 / 1e9, 1),
-        "machine": {"cores": os.cpu_count()},
-    }
+    settings = {"image_size": SIZE, "base_width": WIDTH, "batch_size": BATCH, "steps": STEPS}
+    result = {"settings": settings, "sizes": sizes, "growth_mb": growth}
+    result["float64_lab_gb"] = round(COUNTS[-1] * 3 * SIZE**2 * 8 / 1e9, 1)
+    result["machine"] = {"cores": os.cpu_count()}
     RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"growth from {COUNTS[0]:,} to {COUNTS[1]:,} pictures: {growth} MB")
     shutil.rmtree(WORK)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("folder", type=Path, help="JPEGs, such as the originals of Dogs vs. Cats")
-    parser.add_argument("--only", choices=["prepare", "train"], help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.only:
-        print(json.dumps(work(arguments.only, arguments.folder)))
-    else:
-        main(arguments.folder)
+    main(Path(sys.argv[1]))
