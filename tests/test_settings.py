@@ -46,12 +46,10 @@ def test_a_folder_that_is_none_or_may_not_be_written_to_is_named(tmp_path, as_no
         with pytest.raises(ValueError, match=f"^{name}: .*{why}"):
             check({"ROOT": tmp_path, name: value})
     (tmp_path / "course").mkdir(mode=0o755)
-    program = "from pathlib import Path; from colorize_utils.files.settings import check\n"
-    done = as_nobody(
-        program + "check({'ROOT': Path(sys.argv[1]), 'CHECKPOINT_DIR': 'data/runs'})",
-        tmp_path / "course",
-    )
-    assert "data/runs (Permission denied: change its permissions, or choose a folder" in done.stderr
+    program = "from pathlib import Path; from colorize_utils.files.settings import check; "
+    program += "check({'ROOT': Path(sys.argv[1]), 'CHECKPOINT_DIR': 'data/runs'})"
+    said = as_nobody(program, tmp_path / "course").stderr
+    assert "data/runs (Permission denied: change its permissions, or choose a folder" in said
     assert sorted(os.listdir(tmp_path)) == ["course", "file"] and os.listdir(tmp_path / "course") == []
 
 

@@ -19,9 +19,8 @@ from tqdm.auto import tqdm
 from colorize_utils.files import disk
 
 SLOW, WINDOW = 300_000, 20  # fewer bytes a second over so many seconds: another address may be faster
-PATIENCE = 60  # seconds without a byte after which a connection counts as cut off
 TRIES, STEP = 5, 2**20  # so many failures in a row, none with so many bytes more than ever before
-PAUSE = 1  # seconds to wait after a connection that failed; doubled for each in a row
+PATIENCE, PAUSE = 60, 1  # seconds without a byte until it counts as cut off; until the next try, doubled
 
 # The official host can take an hour (pytorch/vision#9536); these have the same files, to the byte.
 CIFAR_MIRRORS = ["https://dataset.bj.bcebos.com/cifar/", "https://cave.cs.toronto.edu/kriz/"]
