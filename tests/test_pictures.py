@@ -269,10 +269,10 @@ def in_space(matrix, exponent):
     return encoded(linear(COLORS) @ SRGB.T @ np.linalg.inv(matrix).T, exponent)
 
 
-def patches(values, mode=None) -> Image.Image:
+def patches(values) -> Image.Image:
     """Four squares of 32 pixels, of one value each."""
     four = np.asarray(values).reshape(2, 2, -1).repeat(32, 0).repeat(32, 1).squeeze()
-    return Image.fromarray(four if four.dtype == np.uint16 else four.astype(np.uint8), mode)
+    return Image.fromarray(four if four.dtype == np.uint16 else four.astype(np.uint8))
 
 
 def off(file, expected) -> float:
@@ -281,18 +281,16 @@ def off(file, expected) -> float:
     return np.abs(found - np.asarray(expected, float).reshape(4, -1)).max()
 
 
-KINDS = {"PNG": {}, "TIFF": {}, "WEBP": {"lossless": True}}
-LOSSY = {
-    kind: {"quality": 100, "subsampling": "4:4:4"} for kind in ("JPEG", "AVIF")
-}  # which cost some levels
+LOSSY = {kind: {"quality": 100, "subsampling": "4:4:4"} for kind in ("JPEG", "AVIF")}  # by some levels
+KINDS = {"PNG": {}, "TIFF": {}, "WEBP": {"lossless": True}} | LOSSY
 
 
 @pytest.mark.parametrize("name", SPACES)
 @pytest.mark.parametrize(
-    "kind, mode", [*((k, "RGB") for k in [*KINDS, *LOSSY]), ("PNG", "RGBA"), ("PNG", "P")]
+    "kind, mode", [*((kind, "RGB") for kind in KINDS), ("PNG", "RGBA"), ("PNG", "P")]
 )
 def test_the_colours_of_a_profile_come_back_as_srgb(name, kind, mode):
-    picture, options = patches(in_space(*SPACES[name])).convert(mode), {**KINDS, **LOSSY}[kind]
+    picture, options = patches(in_space(*SPACES[name])).convert(mode), KINDS[kind]
     tagged = as_file(picture, kind, icc_profile=rgb_profile(*SPACES[name]), **options)
     assert off(tagged, COLORS) <= (6 if kind in LOSSY else 2) < 9 < off(as_file(picture, kind), COLORS)
 
@@ -308,7 +306,8 @@ def test_profiles_of_grey_and_ink_are_applied_and_broken_ones_are_not():
     ramp, eye = bytes(range(256)), fixed(1, 0, 0, 0, 1, 0, 0, 0, 1)
     table = b"mft1\0\0\0\0\4\3\2\0" + eye + ramp * 4 + lab.round().astype("u1").tobytes() + ramp * 3
     press, mixed = icc(b"CMYK", {b"A2B0": table}, b"prtr", b"Lab "), [4, 1, 6, 15]
-    ink = patches([[255 * (i >> bit & 1) for bit in (3, 2, 1, 0)] for i in mixed], "CMYK")
+    drops = patches([[255 * (i >> bit & 1) for bit in (3, 2, 1, 0)] for i in mixed])
+    ink = Image.frombytes("CMYK", drops.size, drops.tobytes())
     for kind in ("TIFF", "JPEG"):
         assert off(as_file(ink, kind, icc_profile=press), corners[mixed]) <= 3
     whole = rgb_profile(*SPACES["P3"])
@@ -350,7 +349,7 @@ def test_a_picture_stands_upright(kind):
         exif = Image.Exif()
         exif[0x0112] = tag
         turned = patches(COLORS).transpose(Image.Transpose(undone))
-        assert off(as_file(turned, kind, exif=exif, **{**KINDS, **LOSSY}[kind]), COLORS) <= 3, tag
+        assert off(as_file(turned, kind, exif=exif, **KINDS[kind]), COLORS) <= 3, tag
 
 
 def test_memory_does_not_grow_with_the_cores(tmp_path):
