@@ -228,22 +228,16 @@ def race(work: Workers, settings: dict) -> dict:
     return run | {"metrics": {row: entry["scores"] for row, entry in table.items()}}
 
 
-def load(folder, settings: dict) -> dict:
-    """What a worker needs to know of the pictures; all scores use the frequencies of all 50,000."""
-    images = cifar100(folder)
-    sizes = [settings[key] for key in ("pictures", "validation", "test")]
-    own = Images(*(part[:size].clone() for part, size in zip(images, sizes)))
-    every = color_frequency(torch.cat([images.train, images.validation]))
-    return {"images": own, "frequency": every, "own": color_frequency(own.train)}
-
-
 def main(folder, small: bool = False) -> None:
     settings = SETTINGS | (SMALL if small else {})
     place = run_folder("race_small" if small else "race", settings)
 
     def make() -> dict:
-        things = load(folder, settings) | {"folder": place, "settings": settings}
-        return race(Workers(place, begin, things), settings)
+        images, sizes = cifar100(folder), [settings[x] for x in ("pictures", "validation", "test")]
+        own = Images(*(part[:size].clone() for part, size in zip(images, sizes)))
+        every = color_frequency(torch.cat([images.train, images.validation]))  # all scores use this one
+        things = {"images": own, "own": color_frequency(own.train), "frequency": every}
+        return race(Workers(place, begin, things | {"folder": place, "settings": settings}), settings)
 
     data = {"name": "cifar100", "train": settings["pictures"], "test": settings["test"]}
     made_with = {"data": data, "seed": settings["seeds"], "settings": settings}

@@ -26,7 +26,7 @@ import race, results, runner, torch
 low = torch.rand(70, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 255
 pictures = torch.nn.functional.interpolate(low, size=16, mode="bilinear").byte()
 tiny = runner.Images(pictures[:50], pictures[50:60], pictures[60:])
-race.cifar100 = results.load = lambda folder: tiny
+race.cifar100 = results.cifar100 = lambda folder: tiny
 race.LOSSES = {{name: race.LOSSES[name] for name in ("mse", "weighted_mse", "rebalanced")}}
 race.EXTRAS = {{"sampled": race.EXTRAS["sampled"]}}
 race.SETTINGS |= {{"base_width": 2, "epochs": [1, 1], "seeds": [0, 1], "learning_rates": [1e-3, 1e-2]}}
@@ -52,8 +52,10 @@ def finished(process) -> str:
     return output
 
 
-def trained(folder) -> dict:
-    return {path: path.stat().st_mtime_ns for path in folder.glob("runs/**/last.pt")}
+def made(folder) -> dict:
+    """What is trained or scored, and when."""
+    files = [*folder.glob("runs/*/**/last.pt"), *folder.glob("runs/*/score*.json")]
+    return {path: path.stat().st_mtime_ns for path in files}
 
 
 def found(folder) -> dict:
@@ -64,30 +66,28 @@ def found(folder) -> dict:
     return {name: {k: x for k, x in run.items() if k not in of_a_machine} for name, run in runs.items()}
 
 
-@pytest.mark.parametrize(
-    "which, until, damaged",
-    [
-        ("race", "runs/*/score*.json", "runs/*/score*.json"),
-        ("results", "runs/*seed1*/last.pt", "results/grey.json"),
-    ],
-)
-def test_a_killed_experiment_goes_on_and_is_not_made_twice(which, until, damaged, tmp_path):
+KILL = {"race": "runs/*/score*.json", "results": "runs/*seed1*/last.pt"}  # when this is there
+DAMAGE = {"race": "runs/*/score*.json", "results": "results/grey.json"}
+
+
+@pytest.mark.parametrize("which", ["race", "results"])
+def test_a_killed_experiment_goes_on_and_makes_nothing_twice(which, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     finished(start(whole, which))
     process = start(killed, which)
-    while not list(killed.glob(until)):
+    while not list(killed.glob(KILL[which])):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
     process.kill()
     process.communicate(timeout=60)  # ends when the workers have ended: they hold the pipe, too
-    before, stored = trained(killed), found(killed)
+    before, stored, damaged = made(killed), found(killed), next(killed.glob(DAMAGE[which]))
     assert len(before) >= 2 and stored != found(whole)
-    next(killed.glob(damaged)).write_text("{")  # damage is made anew
+    damaged.write_text("{")  # is made anew
     output = finished(start(killed, which))
     assert found(killed) == found(whole)
-    again = [path for path, at in before.items() if path.stat().st_mtime_ns != at]
-    assert len(again) <= (which == "results"), "what was ready was trained again"
-    assert all(f"{name}: measured already" in output for name in stored if name not in damaged)
+    again = [path for path, at in before.items() if path != damaged and path.stat().st_mtime_ns != at]
+    assert len(again) <= (which == "results"), f"made twice: {again}"  # one net was in the middle
+    assert all(f"{name}: measured already" in output for name in stored if name != damaged.stem)
 
 
 def test_a_result_is_stored_once_for_the_same_settings(tmp_path, monkeypatch):
@@ -100,6 +100,7 @@ def test_a_result_is_stored_once_for_the_same_settings(tmp_path, monkeypatch):
 
     assert [run(a=1), run(a=1)] == 2 * [run(a=1)] and len(calls) == 1
     assert run(a=2)["metrics"] == 2 and run(a=2, b=1)["metrics"] == 3
+    assert runner.run_folder("x", {"a": 1}) != runner.run_folder("x", {"a": 2})  # two never mix
     assert run(a=2)["versions"].keys() == {"python", "torch", "torchvision", "numpy"}
 
 
@@ -122,7 +123,20 @@ def test_the_shipped_checkpoint_is_what_is_measured(tiny, tmp_path, monkeypatch)
     frequency = color_frequency(torch.cat([tiny.train, tiny.validation]))
     assert info["metrics"] == run["metrics"] == runner.rounded(measure(model, tiny.test, frequency))
     assert run["sha256"] == ship.digest() and run["data"]["train"] == 70 and len(run["curve"]) == 5
-    assert all(p.isfinite().all() for p in model.parameters())
+    trained = ship.checkpoint.read(next(tmp_path.glob("ship_*/last.pt")))["model"]["last.bias"]
+    weights = info["loss"]["weights"][ship.gamut_cells()]
+    torch.testing.assert_close(model[0].last.bias.detach(), trained + weights.log())
+
+
+def test_half_of_the_pictures_are_mirrored_with_their_colours(monkeypatch):
+    L, ab = (torch.rand(64, channels, 4, 4) for channels in (1, 2))
+    monkeypatch.setattr(ship, "fast_step", lambda model, *batch: batch[:2])
+    pairs = list(zip(L, ab, *ship.mirroring_step(None, L, ab, None, None)))
+    mirrored = [(x.flip(2).equal(new), y.flip(2).equal(other)) for x, y, new, other in pairs]
+    assert set(mirrored) == {(True, True), (False, False)} and 16 < sum(x for x, _ in mirrored) < 48
+    assert all(
+        x.equal(new) and y.equal(other) for (x, y, new, other), (m, _) in zip(pairs, mirrored) if not m
+    )
 
 
 def test_the_rates_follow_the_schedule_and_adam_begins_afresh(tiny):

@@ -26,8 +26,8 @@ def result(name: str) -> dict:
 
 def repository() -> str:
     """The course's address on GitHub, kept in pyproject.toml alone."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return project["urls"]["Repository"]
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return settings["project"]["urls"]["Repository"]
 
 
 def lesson_table() -> str:
@@ -38,16 +38,17 @@ def lesson_table() -> str:
         first = nbformat.read(path, as_version=4).cells[0].source
         title, makes = (re.search(x, first, re.M)[1] for x in ("^# (.+)$", "<!-- makes: (.+?) -->"))
         time = f"about {seconds[path.stem]} s" if path.stem in seconds else "–"
-        row = f"[{title}](notebooks/{path.name})", makes, time, first.splitlines()[0]
-        rows.append(f"| {' | '.join(row)} |")
+        rows.append(f"| [{title}](notebooks/{path.name}) | {makes} | {time} | {first.splitlines()[0]} |")
     return "\n".join(rows)
 
 
 def cell(found: list[dict], key: str) -> str:
     """The mean over the seeds, ± its standard error where there are several."""
     digits, values = DIGITS.get(key, 2), [(100 if key == "share" else 1) * one[key] for one in found]
-    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
-    return f"{statistics.mean(values):.{digits}f}" + (f" ± {error:.{digits}f}" if error else "")
+    mean = f"{statistics.mean(values):.{digits}f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ± {statistics.stdev(values) / len(values) ** 0.5:.{digits}f}"
 
 
 def beside(found: list[dict], other: list[dict]) -> str:
@@ -69,11 +70,10 @@ def results_table() -> str:
     alike = f"{race['settings']['pictures']:,} pictures × {sum(race['settings']['epochs'])} epochs"
     learnt = min(48_000, shipped["data"]["train"])  # an older file counts the 2,000 held out, too
     long = f"{runs[0]['data']['train']:,} pictures × {runs[0]['settings']['epochs']} epochs"
-    ships = f"the shipped net, {learnt:,} pictures × {len(shipped['curve'])} epochs"
-    shipped = [shipped["metrics"]]
+    last, shipped = f"{learnt:,} pictures × {len(shipped['curve'])} epochs", [shipped["metrics"]]
     table = {"painting everything grey": grey, f"MSE, {long}": [run["metrics"] for run in runs]}
     table |= {f"rarity-weighted MSE, {alike}": weighted, f"the race's best bargain, {alike}": best}
-    table[ships] = shipped
+    table |= {f"the shipped net, {last}": shipped}
     lines = [f"| | {' | '.join(COLUMNS.values())} |", "| --- |" + " --- |" * len(COLUMNS)]
     lines += [f"| {name} | {' | '.join(cell(x, key) for key in COLUMNS)} |" for name, x in table.items()]
     return "\n".join(lines) + (
@@ -85,10 +85,9 @@ def results_table() -> str:
 
 def filled(text: str) -> str:
     """`text` with what stands between <!-- lessons --> or <!-- results --> and its end generated anew."""
-    for name, table in {"lessons": lesson_table, "results": results_table}.items():
-        block = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", re.S)
-        text = block.sub(lambda _, table=table: table() + "\n", text)
-    return text
+    tables = {"lessons": lesson_table, "results": results_table}
+    block = r"(<!-- (\w+) -->\n).*?(?=<!-- /\2 -->)"
+    return re.sub(block, lambda found: f"{found[1]}{tables[found[2]]()}\n", text, flags=re.S)
 
 
 def main() -> None:
