@@ -8,7 +8,9 @@ from colorize_utils.files import checkpoint
 from colorize_utils.losses import AnnealedMean
 from colorize_utils.unet import UNet
 
-PATH = Path(__file__).resolve().parents[1] / "data" / "checkpoints" / "rare_colors_w16.pt"
+HERE = Path(__file__).resolve().parent
+FOLDERS = HERE / "checkpoints", HERE.parent / "data" / "checkpoints"  # an installed package, a clone
+PATH = next(filter(Path.is_dir, FOLDERS)) / "rare_colors_w16.pt"
 
 
 def load_shipped(device="cpu") -> tuple[nn.Sequential, dict]:

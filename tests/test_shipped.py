@@ -20,7 +20,7 @@ RESULT = json.loads((Path(__file__).parents[1] / "data" / "results" / "checkpoin
 
 def test_it_is_the_file_that_was_measured_and_small():
     content = PATH.read_bytes()
-    assert hashlib.sha256(content).hexdigest() == RESULT["sha256"], "run tools/ship.py"
+    assert hashlib.sha256(content).hexdigest() == RESULT["sha256"], "run experiments/ship.py"
     assert len(content) == RESULT["bytes"] <= 4_500_000
 
 

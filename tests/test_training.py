@@ -265,12 +265,15 @@ def huber(delta):
 
 def cell(source):
     """A function as a notebook's cell defines it."""
-    space = {"F": F, "__name__": "__main__"}
+    space = {"F": F, "__name__": "__main__", "abs": time.time()}  # not the method of that name
     exec(source, space)
     return space["loss"]
 
 
 SCALE = "SCALE = {}\ndef loss(output, ab):\n    return SCALE * F.mse_loss(output, ab)"
+INNER = SCALE.replace(
+    "SCALE * F.mse_loss(output, ab)", "sum(SCALE * x for x in (output - ab).abs().mean((1, 2, 3)))"
+)
 BODY = "def loss(output, ab):\n    return {} * F.mse_loss(output, ab)"
 OTHERS = {
     "another table": lambda k: {"loss": WeightedMSE(table(1.0 + k))},
@@ -279,6 +282,7 @@ OTHERS = {
     "another closure": lambda k: {"loss": huber(0.1 + k)},
     "another body": lambda k: {"loss": cell(BODY.format(1 + k))},
     "another global": lambda k: {"loss": cell(SCALE.format(1 + k))},
+    "another global, further in": lambda k: {"loss": cell(INNER.format(1 + k))},
     "another lambda": lambda k: {
         "loss": eval(f"lambda output, ab: {1 + k} * (output - ab).abs().mean()")
     },

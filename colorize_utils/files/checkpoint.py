@@ -1,6 +1,7 @@
 """A training's files: written whole or not at all, read without running any code that a file could hide."""
 
 import contextlib
+import dis
 import functools
 import hashlib
 import io
@@ -120,7 +121,7 @@ def identity(model, optimizer, loss, step, images) -> dict[str, str]:
         {key: x for key, x in group.items() if key != "params"} for group in optimizer.param_groups
     ]
     pictures = {}
-    for part, rows in zip(("train", "validation"), images):
+    for part, rows in (("train", images.train), ("validation", images.validation)):
         few = rows[torch.arange(0, len(rows), max(1, len(rows) // 256), device=rows.device)]
         pictures[part] = f"{named(few)} of {len(rows)}"
     rate = groups[0].get("lr")
@@ -133,6 +134,13 @@ def named(thing, made_of=None) -> str:
     name = getattr(thing, "__name__", type(thing).__name__)
     made_of = describe(thing if made_of is None else made_of)
     return f"{name} {hashlib.sha256(repr(made_of).encode()).hexdigest()[:8]}"
+
+
+def global_names(code: types.CodeType) -> set[str]:
+    """The global names that a function's code reads; `co_names` would hold attributes, too."""
+    own = {step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"}
+    inner = (part for part in code.co_consts if isinstance(part, types.CodeType))
+    return own.union(*map(global_names, inner))
 
 
 def describe(thing, around=()):
@@ -172,7 +180,7 @@ def describe(thing, around=()):
         home = sys.modules.get(thing.__module__)
         if thing.__module__ != "__main__" and getattr(home, thing.__qualname__, None) is thing:
             return f"{thing.__module__}.{thing.__qualname__}"  # of a module: its name will do
-        used = {name: thing.__globals__.get(name) for name in thing.__code__.co_names}
+        used = {name: thing.__globals__.get(name) for name in sorted(global_names(thing.__code__))}
         used = {name: value for name, value in used.items() if isinstance(value, PLAIN)}
         cells = [cell.cell_contents for cell in thing.__closure__ or ()]
         return part([thing.__code__, thing.__defaults__, used, cells])
