@@ -4,19 +4,16 @@ import json
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+import race
+import runner
+import ship
 import torch
 
 from colorize_utils.metrics import color_frequency, measure
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "experiments"))
-import race  # noqa: E402
-import runner  # noqa: E402
-import ship  # noqa: E402
-
+ROOT = runner.ROOT
 SMALL = f"""
 import sys
 from pathlib import Path
@@ -152,20 +149,14 @@ def test_the_rates_follow_the_schedule_and_adam_begins_afresh(tiny):
     assert seen == [(0.1, []), (0.1, [1]), (0.1, [2]), (0.1, [3]), (0.01, []), (0.01, [1])]
 
 
-def entry(net, psnr, share, balanced, **decoding):
-    scores = {"psnr": psnr, "share": share, "balanced_auc": balanced}
-    return {"net": net, "decoding": decoding, "validation": scores}
-
-
 def test_the_chosen_setting_is_colourful_and_cheap_and_then_the_best():
-    front = [
-        entry("mse", 23.0, 0.45, 63, saturation=1),
-        entry("mse", 22.2, 0.80, 70, saturation=1.7),  # the competitor can't be chosen
-        entry("a", 22.5, 0.60, 69),  # too grey
-        entry("b", 21.0, 0.95, 69),  # too expensive
-        entry("c", 22.1, 0.78, 65),
-        entry("d", 22.2, 0.80, 66),
-    ]
+    what = "net", "psnr", "share", "balanced_auc"
+    rows = [("mse", 23.0, 0.45, 63), ("mse", 22.2, 0.80, 70)]  # the competitor can't be chosen
+    rows += [("a", 22.5, 0.60, 69), ("b", 21.0, 0.95, 69)]  # too grey, too expensive
+    rows += [("c", 22.1, 0.78, 65), ("d", 22.2, 0.80, 66)]
+    front = [{"net": row[0], "validation": dict(zip(what, row))} for row in rows]
+    for k, entry in enumerate(front):
+        entry["decoding"] = {"saturation": 1 + k}
     assert race.choose_setting(front)["net"] == "d"
     assert race.choose_setting([front[0], *front[2:4]])["net"] == "a"  # misses by less
 

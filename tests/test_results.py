@@ -2,15 +2,10 @@
 
 import math
 import re
-import sys
-from pathlib import Path
 
+import generate
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "experiments")]
-import generate  # noqa: E402
-from generate import result  # noqa: E402
+from generate import ROOT, result
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OTHERS = {"lessons", "bench", "memory"}  # not of an experiment
@@ -18,10 +13,9 @@ FILES = {path.stem for path in generate.RESULTS.glob("*.json")}
 
 
 def test_each_result_comes_from_a_command_that_is_named():
-    names = (
-        "grey mean_color full_net mse_w16_seed0 mse_w16_seed1 mse_w16_seed2 dogs_vs_cats race checkpoint"
-    )
-    assert FILES == OTHERS | set(names.split())
+    seeds = {f"mse_w16_seed{k}" for k in range(3)}
+    others = {"grey", "mean_color", "full_net", "dogs_vs_cats", "race", "checkpoint"}
+    assert FILES == OTHERS | seeds | others
     commands = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
     for script in re.findall(r"(?:experiments|benchmarks)/\w+\.py", commands):
         assert (ROOT / script).is_file(), script
