@@ -32,10 +32,11 @@ def test_a_place_that_only_looks_like_one_is_refused(tmp_path, monkeypatch):
 
 MOUNTS = """mount -t tmpfs tmpfs "$1" && cd "$1" && for name in $(ls /); do
   if [ -L /$name ]; then cp -P /$name .; elif [ -d /$name ]; then mkdir $name; mount --rbind /$name $name; fi
-done && mkdir -p content/gdrive content/drive/MyDrive read_only && mount -t tmpfs tmpfs content/gdrive &&
-mount -t tmpfs -o ro tmpfs read_only && mkdir content/gdrive/MyDrive && shift && exec chroot . "$@" """
+done && mkdir -p content/gdrive content/drive/MyDrive read_only full && mount -t tmpfs tmpfs content/gdrive &&
+mount -t tmpfs -o ro tmpfs read_only && mount -t tmpfs -o size=64k tmpfs full && mkdir content/gdrive/MyDrive && shift && exec chroot . "$@" """
 TRIES = ["place('/content/gdrive/MyDrive/x')", "place('/content/drive/MyDrive/x')", "write_whole('/read_only/x', b'')",
-         "locked('/read_only/x').__enter__()"]  # fmt: skip
+         "locked('/read_only/x').__enter__()", "write_whole('/full/x', bytes(40_000))", "write_whole('/full/x', bytes(50_000))",
+         "os.path.getsize('/full/x'), disk.os.listdir('/full')"]  # fmt: skip
 TRY = "try: print(disk.{})\nexcept (OSError, ValueError) as error: print(error)\n"
 
 
@@ -50,6 +51,8 @@ def test_a_mounted_drive_is_a_place_and_a_read_only_one_is_named(tmp_path):
     assert said[0] == "/content/gdrive/MyDrive/x" and "in no Google Drive that is mounted" in said[1]
     assert said[2] == f"[Errno 30] could not write /read_only/x {why}"
     assert said[3] == f"[Errno 30] nothing can be written to /read_only {why}"
+    assert "could not write /full/x (No space left on device: make room" in said[5]
+    assert said[6] == "40000 ['x']"
 
 
 ADVICE = [("ENOSPC", 0, "make room"), ("EIO", 0, "mount it"), ("ENOTCONN", 0, "mount it"), ("EACCES", 0, "permissions"),
