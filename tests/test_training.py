@@ -278,33 +278,31 @@ OTHERS = {  # what a run is made of, with another number in each
     "batch size": lambda k: {"batch_size": 16 * k},
     "seed": lambda k: {"seed": k},
     "step": lambda k: {"step": functools.partial(plain_step) if k == 1 else plain_step},
+    "net": lambda k: {"model": fresh(2 * k)},
+    "optimizer": lambda k: {"optimizer": torch.optim.SGD if k == 1 else torch.optim.Adam},
+    "train": lambda k: {"train": torch.arange(70) if k == 1 else torch.arange(70).flip(0)},
+    "validation": lambda k: {"validation": torch.arange(20) if k == 1 else torch.arange(19)},
 }
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_another_run_is_refused_before_anything_is_touched(name, tiny, tmp_path):
-    history = fit(fresh(), tiny, epochs=1, folder=tmp_path, **OTHERS[name](1))
-    assert fit(fresh(), tiny, epochs=1, folder=tmp_path, **OTHERS[name](1)) == history
-    model, other, before = fresh(), OTHERS[name](2), (tmp_path / "last.pt").read_bytes()
-    with pytest.raises(ValueError, match="is of another training .* was .*, now "):
-        fit(model, tiny, epochs=2, folder=tmp_path, **other)
-    assert same(model, fresh()) and (tmp_path / "last.pt").read_bytes() == before
+    def run(model=None, optimizer=None, train=slice(70), validation=slice(20), epochs=1, **settings):
+        model = model or fresh()
+        optimizer = optimizer and optimizer(model.parameters())
+        images = tiny._replace(train=tiny.train[train], validation=tiny.validation[validation])
+        return fit(model, images, epochs=epochs, optimizer=optimizer, folder=tmp_path, **settings)
+
+    history = run(**OTHERS[name](1))
+    assert run(**OTHERS[name](1)) == history
+    before, other = (tmp_path / "last.pt").read_bytes(), {"model": fresh(), **OTHERS[name](2)}
+    named = name if name in "net optimizer step train validation seed" else ""
+    with pytest.raises(ValueError, match=f"is of another training .*{named} was .*, now "):
+        run(epochs=2, **other)
+    assert same(other["model"], fresh(4 if name == "net" else 2))
+    assert (tmp_path / "last.pt").read_bytes() == before
     if name == "table":
         assert torch.equal(other["loss"].weights, table(2))
-
-
-def test_another_net_optimizer_or_set_of_pictures_is_refused_by_name(tiny, tmp_path):
-    fit(fresh(), tiny, epochs=1, folder=tmp_path)
-    sgd = fresh()
-    for what, arguments in {
-        "net was UNet": (fresh(4), tiny, {}),
-        "optimizer was Adam .* now SGD": (sgd, tiny, {"optimizer": torch.optim.SGD(sgd.parameters())}),
-        "train was": (fresh(), tiny._replace(train=tiny.train.flip(0)), {}),
-        "validation was": (fresh(), tiny._replace(validation=tiny.test), {}),
-    }.items():
-        model, images, more = arguments
-        with pytest.raises(ValueError, match=what):
-            fit(model, images, epochs=2, folder=tmp_path, **more)
 
 
 def test_a_second_training_in_a_folder_is_kept_out(tiny, tmp_path):
