@@ -71,6 +71,8 @@ DAMAGE = {"race": "runs/*/score*.json", "results": "results/grey.json"}
 def test_a_killed_experiment_goes_on_and_makes_nothing_twice(which, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     finished(start(whole, which))
+    curves = [run["curves"]["train"] for run in found(whole).values() if "curves" in run]
+    assert list(map(len, curves)) == [4, 4, 4] * (which == "results")
     process = start(killed, which)
     while not list(killed.glob(KILL[which])):
         assert process.poll() is None, process.communicate()[0]
