@@ -7,12 +7,8 @@ Everything is chosen on validation pictures; the test pictures are looked at onc
 on two CPU cores, each of which trains its own net; a killed race goes on (see runner.py).
 """
 
-import os
-import sys
-from types import SimpleNamespace
-
 import torch
-from runner import DEVICE, Workers, cifar100, command_line, result, rounded, run_folder
+from runner import DEVICE, Workers, cifar100, command_line, here, result, rounded, run_folder
 from torch import nn
 
 from colorize_utils import losses
@@ -86,13 +82,8 @@ def fit_fast(images, loss, settings: dict, seed: int, rates: list[float], folder
     )  # fmt: skip
 
 
-# what a worker has: folder, settings, images; the colours' frequency in all 50,000 and, own, in the race's pictures
-here = SimpleNamespace()
-
-
-def begin(things: dict) -> None:
-    vars(here).update(things)
-    sys.stdout = open(os.devnull, "w")  # the bar in the main process will do
+# Until `matching_saturation`, all this runs in the workers, where `here` has images, settings, folder and how frequent
+# the colours are: `frequency` of all 50,000 pictures, by which everything is scored, and `own` of those of the race.
 
 
 def by_rarity(pictures: torch.Tensor, seed: int) -> torch.Tensor:
@@ -235,9 +226,9 @@ def main(folder, small: bool = False) -> None:
     def make() -> dict:
         images, sizes = cifar100(folder), [settings[x] for x in ("pictures", "validation", "test")]
         own = Images(*(part[:size].clone() for part, size in zip(images, sizes)))
-        every = color_frequency(torch.cat([images.train, images.validation]))  # all scores use this one
+        every = color_frequency(torch.cat([images.train, images.validation]))
         things = {"images": own, "own": color_frequency(own.train), "frequency": every}
-        return race(Workers(place, begin, things | {"folder": place, "settings": settings}), settings)
+        return race(Workers(place, settings=settings, **things), settings)
 
     data = {"name": "cifar100", "train": settings["pictures"], "test": settings["test"]}
     made_with = {"data": data, "seed": settings["seeds"], "settings": settings}

@@ -93,10 +93,9 @@ def steps_of(base_width: int, pictures: torch.Tensor) -> dict:
     train_epoch(model, pictures, optimizer, batch_size=batch)
     found = {"parameters": sum(p.numel() for p in model.parameters())}
     found["seconds_per_step"] = round((time.perf_counter() - start) * batch / len(pictures), 4)
-    memory = {"process": peak_memory()}
-    if DEVICE == "cuda":
-        memory["gpu"] = torch.cuda.max_memory_allocated()
-    return found | {"peak_gigabytes": {name: round(size / 1e9, 2) for name, size in memory.items()}}
+    memory = {"process": peak_memory(), "gpu": torch.cuda.max_memory_allocated()}  # 0 without a GPU
+    memory = {name: round(size / 1e9, 2) for name, size in memory.items() if size}
+    return found | {"peak_gigabytes": memory}
 
 
 def peak_memory() -> int:

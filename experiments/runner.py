@@ -12,11 +12,13 @@ import os
 import platform
 import re
 import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from tqdm import tqdm
@@ -28,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS, RUNS = ROOT / "data" / "results", ROOT / "data" / "runs"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SPAWN = multiprocessing.get_context("spawn")
+here = SimpleNamespace()  # what a worker has
 
 
 def command_line(about: str) -> argparse.ArgumentParser:
@@ -99,18 +102,19 @@ def result(name: str, made_with: dict, make, folder: Path | None = None) -> dict
     return run
 
 
-def end_with_parent(threads: int = 0, begin=print, *arguments) -> None:
+def begin(threads: int = 0, things: dict | None = None) -> None:
     """In a new process: leave nothing behind when the process that began this one is killed."""
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
     if threads:
         torch.set_num_threads(threads)
-        begin(*arguments)
+        vars(here).update(things)
+        sys.stdout = open(os.devnull, "w")  # one bar, in the main process, will do
 
 
 def alone(function, *arguments):
     """What the function returns in a fresh process."""
-    with ProcessPoolExecutor(1, SPAWN, end_with_parent) as pool:
+    with ProcessPoolExecutor(1, SPAWN, begin) as pool:
         return pool.submit(function, *arguments).result()
 
 
@@ -125,14 +129,14 @@ def kept(path: Path | None, function, job: tuple):
 
 
 class Workers:
-    """Processes, each begun with `begin(*arguments)`, that do jobs side by side, a thread each on a CPU."""
+    """Processes that do jobs side by side, a thread each on a CPU; in each of them, `here` has the `things`."""
 
-    def __init__(self, folder: Path, begin, *arguments):
+    def __init__(self, folder: Path, **things):
         self.folder, cores = folder, os.cpu_count() or 1
         count = 1 if DEVICE == "cuda" else min(cores, 8)
         os.environ["TQDM_DISABLE"] = "1"  # in the workers, which read it when they start
-        first = (max(1, cores // count), begin, *arguments)
-        self.pool = ProcessPoolExecutor(count, SPAWN, end_with_parent, first)
+        first = max(1, cores // count), things | {"folder": folder}
+        self.pool = ProcessPoolExecutor(count, SPAWN, begin, first)
 
     def __call__(self, function, jobs, keep: bool = True) -> list:
         """`function(*job)` of each job; kept as JSON files, unless the function itself keeps what it does."""
