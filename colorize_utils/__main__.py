@@ -29,7 +29,7 @@ def main(arguments=None) -> None:
         says = re.sub(r"\bimage_size\b( ?= ?)?", lambda m: "--image-size" + " " * bool(m[1]), says)
         parser.exit(1, f"{says}\n")
     except KeyboardInterrupt:
-        parser.exit(130, "stopped: run the same command again to go on\n")
+        parser.exit(130, "stopped: run the same command again to prepare them\n")
 
 
 if __name__ == "__main__":
