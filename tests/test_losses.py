@@ -1,5 +1,3 @@
-"""Lesson 07's losses, held against slow versions written out pixel by pixel from the formulas of the paper."""
-
 import functools
 import math
 
@@ -27,8 +25,7 @@ def frequency(tiny):
 
 @pytest.fixture(scope="module")
 def ab(tiny):
-    """True colours of three pictures: (3, 2, 16, 16)."""
-    return to_network(tiny.validation[:3])[1]
+    return to_network(tiny.validation[:3])[1]  # (3, 2, 16, 16)
 
 
 @functools.cache
@@ -41,7 +38,6 @@ def cell_centers() -> np.ndarray:
 
 
 def slow_weights(weights, ab) -> np.ndarray:
-    """The weight of each pixel's true colour: (B, H, W)."""
     a, b = np.rint(11 * ab.numpy()).astype(int).transpose(1, 0, 2, 3) + 11
     return weights.numpy()[b, a]
 
@@ -59,10 +55,10 @@ def test_the_gamut_is_that_of_scikit_image_and_of_all_colours():
     counts, levels = torch.zeros(529, dtype=torch.long), torch.arange(256, dtype=torch.uint8)
     for red in levels.split(8):
         colors = torch.cartesian_prod(red, levels, levels)
-        counts += ab_cells(to_network(colors.T[None, :, :, None])[1]).flatten().bincount(minlength=529)
-    assert torch.equal(counts.view(23, 23) > 0, gamut := losses.gamut_cells())
-    centers = 10 * (gamut.nonzero().flip(1) - 11)  # a, b
-    assert len(centers) == 261 and np.array_equal(centers, cell_centers())
+        cells = ab_cells(to_network(colors.T[None, :, :, None])[1])
+        counts += cells.flatten().bincount(minlength=529)
+    assert torch.equal(counts.view(23, 23) > 0, losses.gamut_cells())
+    assert np.array_equal(10 * (losses.gamut_cells().nonzero().flip(1) - 11), cell_centers())
 
 
 @pytest.mark.parametrize("power, uniform", [(1, 0.5), (0.5, 0.5), (0.25, 0.1), (0, 1)])
@@ -76,16 +72,15 @@ def test_weights_follow_the_formula(tiny, frequency, power, uniform):
     assert WeightedMSE(weights)(ab + 0.1, ab).item() == pytest.approx(0.01, rel=0.15)
 
 
-@pytest.mark.parametrize("color", [[128, 128, 128], [250, 10, 10]])
-@pytest.mark.parametrize("shape", [(4, 3, 16, 16), (1, 3, 1, 1)])
-def test_a_colour_never_seen_counts_as_an_equal_share_however_odd_the_set(color, shape):
-    pictures = torch.tensor(color).byte().view(1, 3, 1, 1).expand(shape)
+@pytest.mark.parametrize("color, size", [([128, 128, 128], 16), ([250, 10, 10], 1)])
+def test_a_colour_never_seen_counts_as_an_equal_share_however_odd_the_set(color, size):
+    pictures = torch.tensor(color).byte().view(1, 3, 1, 1).expand(2, 3, size, size)
     frequency, (_, ab) = color_frequency(pictures), to_network(pictures)
     loss, cell = WeightedMSE(rarity_weights(frequency)), ab_cells(ab)[0, 0, 0]
     seen, unseen = loss.weights.flatten()[cell], loss.weights[22, 22]
     wanted = (frequency.flatten()[cell] / frequency.sum() / 2 + 0.5 / 261) / (0.5 / 261)
     assert (unseen / seen).item() == pytest.approx(wanted.item(), rel=1e-4)
-    assert unseen == loss.weights.max() and loss.weights.isfinite().all() and loss.weights.min() > 0
+    assert unseen == loss.weights.max() and loss.weights.min() > 0
     assert loss(ab, ab).item() == 0 and 0 < loss(ab + 0.1, ab).item() < 1
     assert ClassCrossEntropy(loss.weights)(torch.zeros(len(ab), 261, *ab.shape[2:]), ab).isfinite()
 
@@ -100,7 +95,8 @@ def test_weighted_mse_is_the_mean_over_pixels_of_weight_times_error(frequency, a
 
 
 def test_soft_encoding_and_cross_entropy_are_those_of_the_paper(frequency, ab):
-    weights = rarity_weights(frequency)
+    ab, weights = ab.clone(), rarity_weights(frequency)
+    ab[0, :, 0, 0] = torch.tensor([79.19, -107.86]) / 110  # blue, at the edge of the grid
     loss, total, weight = ClassCrossEntropy(weights), 0.0, slow_weights(weights, ab[:1])[0]
     index, share = losses.soft_encode(ab[:1], loss.class_of)
     assert index.shape == share.shape == (1, 9, 16, 16)
@@ -133,7 +129,6 @@ def test_the_annealed_mean_goes_from_mean_to_mode():
 
 @pytest.mark.parametrize("kind, channels", [(WeightedMSE, 2), (ClassCrossEntropy, 261)])
 def test_what_would_go_on_silently_is_refused(kind, channels, ab):
-    """An output that broadcasts; one that is gathered from though it is too large; another grid."""
     for outputs, size in ((1, 16), (300, 16), (channels, 32)):
         with pytest.raises(AssertionError, match=rf"UNet\(out_channels={channels}\)"):
             kind(torch.ones(23, 23))(torch.zeros(3, outputs, size, size), ab)
@@ -157,24 +152,3 @@ def test_fit_takes_the_losses_and_keeps_the_weights(kind, frequency, tiny, tmp_p
     assert more["train"][:2] == history["train"] and len(more["train"]) == 3
     with pytest.raises(ValueError, match="loss"):  # the same extremes in other places
         fit(model, tiny, epochs=4, loss=kind(weights.T.contiguous()), **run)
-
-
-@pytest.mark.parametrize("make, rare, channels, share_of_red", [
-    (lambda _: nn.MSELoss(), 1, 2, 0.3), (lambda _: nn.L1Loss(), 1, 2, 0), (WeightedMSE, 7 / 3, 2, 0.5),
-    (ClassCrossEntropy, 1, 261, 0), (ClassCrossEntropy, 5, 261, 1),
-])  # fmt: skip
-def test_on_the_two_colour_world_each_loss_gives_its_own_answer(make, rare, channels, share_of_red):
-    """Seven in ten dull, three in ten red: mean, median, mode, and what rarity makes of them."""
-    dull, red = torch.tensor([[-8.0, 14.0], [62.0, 42.0]]) / 110
-    ab = torch.stack([dull] * 7 + [red] * 3).T[None, :, None]  # (1, 2, 1, 10)
-    weights = torch.full((23, 23), float(rare))
-    weights[10:14, 9:12] = 1  # around dull
-    loss, table = make(weights), torch.zeros(1, channels, 1, 1, requires_grad=True)
-    optimizer = torch.optim.Adam([table], lr=0.02)
-    for _ in range(500):
-        optimizer.zero_grad()
-        loss(table.expand(-1, -1, 1, 10), ab).backward()
-        optimizer.step()
-    found = table.detach() if channels == 2 else AnnealedMean(0.05)(table.detach())
-    distance = torch.dist(found[0, :, 0, 0], dull + share_of_red * (red - dull))
-    assert 110 * distance < (2.5 if channels == 2 else 5)

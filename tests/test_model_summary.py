@@ -1,4 +1,5 @@
 import copy
+import functools
 
 import numpy as np
 import pytest
@@ -26,12 +27,11 @@ def flops(model, *inputs) -> int:
     return counter.get_total_flops()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("width, shape", [(64, (2, 1, 32, 32)), (8, (1, 1, 32, 48))])
-def test_unet_equals_torchinfo_and_the_flop_counter(width, shape, dtype):
-    model = UNet(base_width=width).to(dtype)
-    ours = summary(model, shape, verbose=False)
-    x = torch.zeros(shape, dtype=dtype)
+@pytest.mark.parametrize("width, dtype", [(32, torch.float32), (48, torch.bfloat16)])
+def test_unet_equals_torchinfo_and_the_flop_counter(width, dtype):
+    model, x = UNet(base_width=8).to(dtype), torch.zeros(2, 1, 32, width, dtype=dtype)
+    model.last.requires_grad_(False)
+    ours = summary(model, x.shape, verbose=False)
     reference = torchinfo.summary(model, input_data=x, verbose=0)
     assert ours.total_parameters == reference.total_params
     assert ours.trainable_parameters == reference.trainable_params
@@ -39,11 +39,10 @@ def test_unet_equals_torchinfo_and_the_flop_counter(width, shape, dtype):
     assert ours.input_bytes == x.numel() * x.element_size()
     assert 2 * ours.multiply_adds == flops(model, x)
     rows = [row for row in reference.summary_list if row.class_name != "ModuleList"]
-    assert [row.type for row in ours.layers] == [row.class_name for row in rows]
-    assert [list(row.output_shape) for row in ours.layers] == [row.output_size for row in rows]
-    assert [row.parameters for row in ours.layers] == [row.num_params for row in rows]
-    innermost = [row for row in rows if row.is_leaf_layer]
-    assert ours.output_bytes == sum(np.prod(row.output_size) * x.element_size() for row in innermost)
+    found = [(row.type, list(row.output_shape), row.parameters) for row in ours.layers]
+    assert found == [(row.class_name, row.output_size, row.num_params) for row in rows]
+    outputs = sum(np.prod(row.output_size) for row in rows if row.is_leaf_layer)
+    assert ours.output_bytes == outputs * x.element_size()
 
 
 def test_shared_weights_count_once():
@@ -60,70 +59,52 @@ def test_shared_weights_count_once():
 def test_several_inputs_and_outputs():
     model, data = TwoInputs(), [torch.zeros(2, 3, 6, 7), torch.zeros(2, 5)]
     ours = summary(model, [(2, 3, 6, 7), [np.int64(2), 5]], verbose=False)
-    assert ours.total_parameters == torchinfo.summary(model, input_data=data, verbose=0).total_params
+    assert ours.total_parameters == 3 * 4 * 3 * 3 + 4 + 5 * 4 + 4
     assert ours.layers[0].output_shape == ((2, 4, 6, 7), (2, 4, 1, 1))
     assert 2 * ours.multiply_adds == flops(model, *data)
     assert summary(model, input_data=data, verbose=False) == ours
 
 
 def test_grouped_strided_and_transposed_convolutions():
-    model = nn.Sequential(
-        nn.Conv2d(4, 8, 3, stride=2, groups=2),
-        nn.ConvTranspose2d(8, 6, 3, stride=2, groups=2, bias=False),
-        nn.Conv2d(6, 2, 1),
-    )
+    down = nn.Conv2d(4, 8, 3, stride=2, groups=2)
+    model = nn.Sequential(down, nn.ConvTranspose2d(8, 6, 3, stride=2, groups=2, bias=False))
     for shape in [(3, 4, 21, 17), (4, 21, 17)]:
-        assert 2 * summary(model, shape, verbose=False).multiply_adds == flops(model, torch.zeros(shape))
+        found = summary(model, shape, verbose=False).multiply_adds
+        assert 2 * found == flops(model, torch.zeros(shape))
 
 
 def test_leaves_the_model_as_it_was():
-    model = UNet(base_width=8).train()
+    model, calls = UNet(base_width=8).train(), []
     model.first.eval()  # its owner has frozen this one
-    calls = []
     model.register_forward_hook(lambda *_: calls.append(1))
-    before = copy.deepcopy(model.state_dict())
     modes = [module.training for module in model.modules()]
-    random_state = torch.get_rng_state()
-    summary(model, (1, 1, 32, 32), verbose=False)
+    before, random_state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    found = summary(model, (1, 1, 32, 32), verbose=False)
+    rows = len(found.layers)
     with pytest.raises(RuntimeError, match="channels"):
         summary(model, (1, 3, 32, 32))
     assert modes == [module.training for module in model.modules()]
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert torch.equal(random_state, torch.get_rng_state())
-    assert len(model._forward_hooks) == 1 and calls == [1]
-    assert not any(
-        m._forward_pre_hooks or (m is not model and m._forward_hooks) for m in model.modules()
-    )
-    assert all(p.grad is None for p in model.parameters())
+    model(torch.zeros(2, 1, 32, 32))  # calls its owner's hook, none of the summary's
+    assert len(found.layers) == rows and calls == [1, 1]
 
 
-def compiled(model):
-    return torch.compile(model, backend="eager")
-
-
-def compiled_in_place(model):
-    model.down[1].compile(backend="eager")
-    model.up[0].forward = compiled(model.up[0].forward)
-    return model
-
-
-def wrapped_inside(model):
-    model.first[3] = model.first[5] = compiled(model.first[3])  # a wrapper in two places
-    model.down[0] = compiled(nn.DataParallel(model.down[0]))
-    return nn.DataParallel(model)
-
-
-@pytest.mark.parametrize("called", [False, True])
-@pytest.mark.parametrize("wrap", [compiled, compiled_in_place, wrapped_inside])
-def test_sees_through_what_wraps_a_net(wrap, called):
+@pytest.mark.parametrize("whole", [False, True])
+def test_sees_through_what_wraps_a_net(whole):
     torch.compiler.reset()  # else PyTorch gives up compiling after eight variants
     net, x = UNet(base_width=2).eval(), torch.randn(2, 1, 32, 32)
     net.first[5] = net.first[3]
     plain = summary(net, x.shape, verbose=False)
-    model = wrap(net)
-    if called:  # as summary calls it, so that what this compiles would fit
-        with torch.no_grad():
-            model(x)
+    compiled = functools.partial(torch.compile, backend="eager")
+    if not whole:
+        net.first[3] = net.first[5] = compiled(net.first[3])  # a wrapper in two places
+        net.down[0] = compiled(nn.DataParallel(net.down[0]))
+        net.down[1].compile(backend="eager")  # compiled in place
+        net.up[0].forward = compiled(net.up[0].forward)
+    model = compiled(net) if whole else nn.DataParallel(net)
+    with torch.no_grad():
+        model(x)  # as summary calls it, so that what this compiles would fit
     before = list(model.named_modules())
     assert summary(model, x.shape, verbose=False) == plain
     assert before == list(model.named_modules())

@@ -6,11 +6,12 @@ import torch
 
 from colorize_utils.moving_average import MovingAverage
 
-TENSORS = [torch.bool, torch.uint8, torch.int8, torch.int32, torch.int64, torch.float16, torch.bfloat16]
-ARRAYS = [np.bool_, np.uint8, np.int8, np.int64, np.float16, np.float32, np.longdouble]
-KINDS = [int, float, Fraction, *ARRAYS, lambda x: torch.tensor(float(x), requires_grad=True)]
-KINDS += [lambda x, dtype=dtype: np.array([x], dtype) for dtype in ARRAYS]
-KINDS += [lambda x, dtype=dtype: torch.tensor([x], dtype=dtype) for dtype in TENSORS]
+SHARED = ["bool", "uint8", "int8", "int64", "float16"]
+KINDS = [int, float, Fraction, lambda x: torch.tensor(float(x), requires_grad=True)]
+for _name in [*SHARED, "float32", "longdouble"]:
+    KINDS += [np.dtype(_name).type, lambda x, dtype=_name: np.array([x], dtype)]
+for _name in [*SHARED, "int32", "bfloat16"]:
+    KINDS += [lambda x, name=_name: torch.tensor([x], dtype=getattr(torch, name))]
 
 
 @pytest.mark.parametrize("window", [None, 1, np.int64(7)])
@@ -21,7 +22,8 @@ def test_equals_numpys_weighted_mean(window):
     for i in range(50):
         average.update(values[i] if i % 2 else torch.tensor(values[i]), n=weights[i])
         seen = slice(0 if window is None else max(0, i + 1 - window), i + 1)
-        assert average.value == pytest.approx(np.average(values[seen], weights=weights[seen]), rel=1e-12)
+        expected = np.average(values[seen], weights=weights[seen])
+        assert average.value == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("window", [None, 300])
@@ -60,15 +62,11 @@ def test_a_nan_shows_only_while_it_is_in_the_window_and_reset_forgets():
         _ = average.value
 
 
-@pytest.mark.parametrize(
-    "value, n", [(np.ones(2), 1), (1, torch.ones(2)), (1, 0), (1, -np.ones(1)), (1, np.nan)]
-)
-def test_wrong_numbers_are_named(value, n):
-    with pytest.raises(ValueError, match="pass the mean as value, and n=2|n must be positive"):
-        MovingAverage().update(value, n)
-
-
-@pytest.mark.parametrize("window", [0, -1, 2.5, "3"])
-def test_a_window_is_a_positive_whole_number(window):
-    with pytest.raises((TypeError, ValueError), match="whole number|integer"):
-        MovingAverage(window)
+@pytest.mark.parametrize("window, value, n, message", [
+    *[(None, *two, "as value, and n=2") for two in ((np.ones(2), 1), (1, torch.ones(2)))],
+    *[(None, 1, n, "n must be positive") for n in (0, -np.ones(1), np.nan)],
+    *[(window, 1, 1, "whole number|integer") for window in (0, -1, 2.5, "3")],
+])  # fmt: skip
+def test_wrong_numbers_are_named(window, value, n, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        MovingAverage(window).update(value, n)
