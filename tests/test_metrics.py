@@ -8,7 +8,7 @@ import torchmetrics.functional.image as reference
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from colorize_utils import metrics
+from colorize_utils import lab, metrics
 from colorize_utils.data import Images, sample_images
 from colorize_utils.lab import from_network, rgb_to_lab, to_network
 from colorize_utils.unet import UNet
@@ -118,6 +118,15 @@ def test_colorfulness_is_the_signed_formula(photos):
         rg, yb = r - g, (r + g) / 2 - b
         expected = np.sqrt(rg.var() + yb.var()) + 0.3 * np.sqrt(rg.mean() ** 2 + yb.mean() ** 2)
         assert metrics.colorfulness(picture[None]).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_truth_and_prediction_are_converted_to_lab_once_a_batch(photos, monkeypatch):
+    frequency, kinds = metrics.color_frequency(photos.train[:64]), []
+    for module in (lab, metrics):  # to_network calls the one in lab
+        counted = lambda rgb: kinds.append(rgb.dtype) or rgb_to_lab(rgb)  # noqa: E731
+        monkeypatch.setattr(module, "rgb_to_lab", counted)
+    metrics.measure(metrics.PaintColor(), photos.test[:30], frequency, batch_size=10)
+    assert (kinds.count(torch.uint8), kinds.count(torch.float32), len(kinds)) == (3, 3, 6)
 
 
 def test_measure_does_not_depend_on_the_batches_and_means_what_it_says(photos):
