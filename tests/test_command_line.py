@@ -4,8 +4,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -17,8 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_prepare_says_what_it_made_and_what_it_left_out_on_any_terminal(tmp_path):
     (tmp_path / "photos").mkdir()
     for i in range(60):
-        pixels = np.full((30, 40, 3), (4 * i, 0, 99), np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
+        Image.new("RGB", (40, 30), (4 * i, 0, 99)).save(tmp_path / "photos" / f"{i}.png")
     (tmp_path / "photos" / "кот.jpg").write_bytes(b"")
     command = [sys.executable, "-m", "colorize_utils", "prepare", "photos", "--image-size", "24"]
     env = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONPATH": str(ROOT)}
@@ -30,15 +29,16 @@ def test_prepare_says_what_it_made_and_what_it_left_out_on_any_terminal(tmp_path
 
 
 def ended(capsys, *arguments):
-    """The exit code, and what was written to stderr."""
     with pytest.raises(SystemExit) as end:
         command_line.main(["prepare", *arguments])
     return end.value.code, capsys.readouterr().err
 
 
-MISTAKES = {"nothing": "no data set is called 'nothing'", "sample --image-size 128": "too few for --image-size 128",
-            "cifar10 --image-size 64": "there is no --image-size 64", "/content/drive/x": "in no Google Drive that is",
-            "tests --image-size 0": "--image-size has to be 1 or more", "cifar10 --root $X/y": "$X stands for"}  # fmt: skip
+MISTAKES = {
+    "/content/drive/x": "in no Google Drive that is",
+    "cifar10 --image-size 64": "there is no --image-size 64",
+    "tests --image-size 0": "--image-size has to be 1 or more",
+}
 
 
 @pytest.mark.parametrize("arguments", MISTAKES)
@@ -49,11 +49,8 @@ def test_mistakes_get_one_line_in_the_words_of_the_command(arguments, tmp_path, 
     assert "image_size" not in said and os.listdir(tmp_path) == []
 
 
-STOPS = [(KeyboardInterrupt(), 130, "stopped: run the same command again to go on\n"),
-         (OSError(30, "no place to write"), 1, "no place to write\n")]  # fmt: skip
-
-
-@pytest.mark.parametrize("error, code, says", STOPS, ids=repr)
-def test_what_stops_it_is_told_without_a_traceback(error, code, says, monkeypatch, capsys):
-    monkeypatch.setattr(command_line, "load_images", lambda *_, **__: (_ for _ in ()).throw(error))
-    assert ended(capsys, "sample") == (code, says)
+def test_what_stops_it_is_told_without_a_traceback(monkeypatch, capsys):
+    stops = Mock(side_effect=[KeyboardInterrupt(), OSError(30, "no place to write")])
+    monkeypatch.setattr(command_line, "load_images", stops)
+    assert ended(capsys, "sample") == (130, "stopped: run the same command again to prepare them\n")
+    assert ended(capsys, "sample") == (1, "no place to write\n")

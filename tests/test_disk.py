@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -34,25 +35,24 @@ MOUNTS = """mount -t tmpfs tmpfs "$1" && cd "$1" && for name in $(ls /); do
   if [ -L /$name ]; then cp -P /$name .; elif [ -d /$name ]; then mkdir $name; mount --rbind /$name $name; fi
 done && mkdir -p content/gdrive content/drive/MyDrive read_only full && mount -t tmpfs tmpfs content/gdrive &&
 mount -t tmpfs -o ro tmpfs read_only && mount -t tmpfs -o size=64k tmpfs full && mkdir content/gdrive/MyDrive && shift && exec chroot . "$@" """
-TRIES = ["place('/content/gdrive/MyDrive/x')", "place('/content/drive/MyDrive/x')", "write_whole('/read_only/x', b'')",
-         "locked('/read_only/x').__enter__()", "write_whole('/full/x', bytes(40_000))", "write_whole('/full/x', bytes(50_000))",
-         "os.path.getsize('/full/x'), disk.os.listdir('/full')"]  # fmt: skip
+TRIES = {
+    "place('/content/gdrive/MyDrive/x')": "/content/gdrive/MyDrive/x",
+    "place('/content/drive/MyDrive/x')": "in no Google Drive that is mounted",
+    "write_whole('/read_only/x', b'')": "/read_only/x (Read-only file system: choose a folder",
+    "locked('/read_only/x').__enter__()": "nothing can be written to /read_only (Read-only file",
+    "write_whole('/full/x', bytes(70_000))": "/full/x (No space left on device: make room",
+}
 TRY = "try: print(disk.{})\nexcept (OSError, ValueError) as error: print(error)\n"
 
 
-def test_a_mounted_drive_is_a_place_and_a_read_only_one_is_named(tmp_path):
+def test_a_mounted_drive_is_a_place_and_a_read_only_or_full_one_is_named(tmp_path):
     if subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", tmp_path]).returncode:
         pytest.skip("this machine does not let a test mount anything (unshare -rm)")
-    program = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
-    program += "from colorize_utils.files import disk\n" + "".join(map(TRY.format, TRIES))
+    program = "from colorize_utils.files import disk\n" + "".join(map(TRY.format, TRIES))
     command = ["unshare", "-rm", "sh", "-c", MOUNTS, "sh", tmp_path, sys.executable, "-c", program]
-    said = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
-    why = "(Read-only file system: choose a folder that you may write to)"
-    assert said[0] == "/content/gdrive/MyDrive/x" and "in no Google Drive that is mounted" in said[1]
-    assert said[2] == f"[Errno 30] could not write /read_only/x {why}"
-    assert said[3] == f"[Errno 30] nothing can be written to /read_only {why}"
-    assert "could not write /full/x (No space left on device: make room" in said[5]
-    assert said[6] == "40000 ['x']"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    said = subprocess.run(command, env=env, capture_output=True, text=True).stdout.splitlines()
+    assert [says in line for says, line in zip(TRIES.values(), said)] == [True] * len(TRIES), said
 
 
 ADVICE = [("ENOSPC", 0, "make room"), ("EIO", 0, "mount it"), ("ENOTCONN", 0, "mount it"), ("EACCES", 0, "permissions"),
@@ -68,37 +68,24 @@ def test_each_kind_of_error_gets_its_own_advice_once():
     assert disk.because(OSError(errno.EINVAL, "why")) == disk.because(OSError("why")) == "why"
 
 
-LOCK = "import sys\nfrom colorize_utils.files import disk\nwith disk.locked(sys.argv[1]): input(1)"
-
-
 def test_a_lock_is_waited_for_or_refused_or_done_without(tmp_path, capsys, monkeypatch):
-    path, pipe = tmp_path / "it.lock", subprocess.PIPE
-    command = [sys.executable, "-c", LOCK, path]
-    other = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
-    assert other.stdout.read(1) == "1"
-    with pytest.raises(BlockingIOError, match="a training is at work"):
-        disk.locked(path, "a training is at work").__enter__()
-    released = []
-    threading.Timer(0.2, lambda: released.append(1) or other.communicate("\n")).start()
-    with disk.locked(path):
-        assert released
-        assert "another process is at work on it: waiting" in capsys.readouterr().out
-
-    def flock(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", flock)  # as on NFS
+    with open(tmp_path / "it.lock", "w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)  # as another process would
+        with pytest.raises(BlockingIOError, match="a training is at work"):
+            disk.locked(tmp_path / "it.lock", "a training is at work").__enter__()
+        threading.Timer(0.2, other.close).start()
+        with disk.locked(tmp_path / "it.lock"):
+            assert other.closed
+    assert "another process is at work on it: waiting" in capsys.readouterr().out
+    monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(errno.ENOLCK, "as on NFS")))
     with disk.locked(tmp_path / "it.lock"):
-        assert "has no locks: do not work there with two processes at once" in capsys.readouterr().out
+        assert "has no locks: do not work there with two processes" in capsys.readouterr().out
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    disk.write_whole(tmp_path / "new" / "it", b"before")
-
-    def fsync(_):
-        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
-
-    monkeypatch.setattr(os, "fsync", fsync)
+    path, gone = tmp_path / "new" / "it", OSError(errno.ENOTCONN, "Transport is not connected")
+    disk.write_whole(path, b"before")
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=gone))
     with pytest.raises(OSError, match="could not write .*it .*: the drive is gone: mount it again"):
-        disk.write_whole(tmp_path / "new" / "it", b"after")
-    assert (tmp_path / "new" / "it").read_bytes() == b"before" and os.listdir(tmp_path / "new") == ["it"]
+        disk.write_whole(path, b"after")
+    assert path.read_bytes() == b"before" and os.listdir(path.parent) == ["it"]
