@@ -17,6 +17,11 @@ sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in f"{{f!r}}{{typ
 """
 
 
+def python(program, cwd, env=None, *arguments):
+    command = [sys.executable, "-X", "utf8", "-c", program, *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, encoding="utf-8")
+
+
 @pytest.fixture(scope="session")
 def copy_course():
     """Copies into a folder what git has, or would take: no data sets, no runs."""
@@ -25,8 +30,9 @@ def copy_course():
     def copy(target: Path) -> Path:
         names = subprocess.run(listed, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
         for name in filter(os.path.isfile, map(ROOT.joinpath, names.strip("\0").split("\0"))):
-            (target / name.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(name, target / name.relative_to(ROOT))
+            there = target / name.relative_to(ROOT)
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(name, there)
         return target
 
     return copy
@@ -38,13 +44,11 @@ def elsewhere(copy_course, tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("elsewhere")
     (folder / "sitecustomize.py").write_text(HIDDEN)
     repository = copy_course(folder / "repository")
-    author = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"]
-    for command in (["init", "-q"], ["add", "-A"], [*author, "commit", "-qm", "all"]):
-        subprocess.run(["git", *command], cwd=repository, check=True)
+    author = "-c user.name=test -c user.email=test@localhost -c commit.gpgsign=false"
+    for command in ("init -q", "add -A", f"{author} commit -qm all"):
+        subprocess.run(["git", *command.split()], cwd=repository, check=True)
     env = os.environ | {"PYTHONPATH": str(folder), "COLORIZE_REPO": repository.as_uri()}
-    assert subprocess.run(
-        [sys.executable, "-c", "import colorize_utils"], cwd=folder, env=env
-    ).returncode
+    assert python("import colorize_utils", folder, env).returncode
     return env
 
 
@@ -72,18 +76,17 @@ def real_cifar100() -> Path:
 
 @pytest.fixture
 def as_nobody(tmp_path, tmp_path_factory):
-    """Runs a program as another user, who may enter tmp_path but is bound by the permissions below it."""
+    """Runs a program as another user, who may enter tmp_path, and pytest's folders above it, no others."""
     if not hasattr(os, "setuid") or os.getuid():
         pytest.skip("needs root, to become somebody else")
-    base = tmp_path_factory.getbasetemp()
-    top = base.parents["PYTEST_XDIST_WORKER" in os.environ]  # pytest's own folders, nothing above them
+    top = tmp_path_factory.getbasetemp().parents["PYTEST_XDIST_WORKER" in os.environ]
     for place in [tmp_path, *tmp_path.parents]:
-        if place == top or top in place.parents:
-            place.chmod(0o777)
+        if place.is_relative_to(top):
+            place.chmod(place.stat().st_mode | 0o777)  # a sticky /tmp stays sticky
 
     def run(program, *arguments):
-        first = "import os, sys\nfrom PIL import Image\nImage.init()\nimport colorize_utils.files.pictures\nos.setuid(65534)\n"
-        command = [sys.executable, "-c", first + program, *map(str, arguments)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        first = "import os, sys, PIL.Image, colorize_utils.files.pictures\nPIL.Image.init()\n"
+        first += "os.setuid(65534)\n"
+        return python(first + program, ROOT, None, *arguments)
 
     return run

@@ -1,6 +1,5 @@
 """Every lesson in JupyterLab, in a real browser: opened, all cells run, every picture drawn."""
 
-import io
 import json
 import os
 import re
@@ -8,14 +7,11 @@ import shutil
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import lessons as tool
 import nbformat
 import pytest
-from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUICK = {"DATA": "sample", "BASE_WIDTH": 4, "EPOCHS": 1, "BATCH_SIZE": 64}
 READY = """() => {
@@ -49,45 +45,38 @@ def course(copy_course, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server(course, tmp_path_factory):
-    """JupyterLab on this machine: its address, with the token."""
+def page(course, tmp_path_factory):
+    """A page of Chromium, logged in to JupyterLab on this machine."""
     home = tmp_path_factory.mktemp("jupyter")
-    settings = {
-        "notebook-extension/tracker": {"windowingMode": "none"},  # draw what is off the screen too
-        "apputils-extension/notification": {"fetchNews": "false"},
+    settings = {  # draw what is off the screen too; ask nobody for news
+        "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
+        "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
     }
-    for name, values in settings.items():
-        file = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
-        file.parent.mkdir(parents=True)
-        file.write_text(json.dumps(values))
-    folders = {f"JUPYTER_{kind}_DIR": str(home / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}
-    env = {**os.environ, **folders, "JUPYTERLAB_SETTINGS_DIR": str(home / "settings")}
+    file = home / "CONFIG" / "labconfig" / "default_setting_overrides.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(settings))
+    env = os.environ | {f"JUPYTER_{x}_DIR": str(home / x) for x in ("CONFIG", "DATA", "RUNTIME")}
     env.pop("MPLBACKEND", None)  # the tests set it; a reader has none
-    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--port=0", "--ip=127.0.0.1",
-               f"--ServerApp.root_dir={course}", "--LabApp.expose_app_in_browser=True",
-               "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]  # fmt: skip
-    process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+    options = "--no-browser --allow-root --port=0 --ip=127.0.0.1 --LabApp.expose_app_in_browser=True"
+    command = [sys.executable, "-m", "jupyter", "lab", *options.split()]
+    process = subprocess.Popen(command, cwd=course, env=env, stderr=subprocess.PIPE, text=True)
     address = re.compile(r"http://127\.0\.0\.1:\d+/lab\?token=\w+").search
-    found = next(filter(None, map(address, process.stderr)))  # or JupyterLab did not start
+    found = next(filter(None, map(address, process.stderr)))[0]  # or JupyterLab did not start
     threading.Thread(target=process.stderr.read, daemon=True).start()  # so that its log never blocks it
-    yield found[0]
+    with sync_api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=0)
+        page = browser.new_page(viewport={"width": 1300, "height": 1000}, base_url=found)
+        page.set_default_timeout(600_000)  # for a slow machine; a few seconds are usual
+        page.goto(found)
+        yield page
+        browser.close()
     process.terminate()
     process.wait()
 
 
-@pytest.fixture(scope="module")
-def page(server):
-    with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=0)
-        page = browser.new_page(viewport={"width": 1300, "height": 1000})
-        page.set_default_timeout(600_000)  # for a slow machine; a few seconds are usual
-        yield page
-        browser.close()
-
-
-def run_all(page, server, name):
+def run_all(page, name):
     """Open a lesson, run all its cells, wait for the last; fail with what a cell writes to stderr."""
-    page.goto(server.replace("/lab?", f"/lab/tree/notebooks/{name}?reset&"))
+    page.goto(f"/lab/tree/notebooks/{name}?reset")
     page.wait_for_function(READY)
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
     last = page.locator(".jp-Notebook .jp-CodeCell").last.locator(".jp-InputPrompt")
@@ -96,24 +85,10 @@ def run_all(page, server, name):
     assert page.locator(WRONG).all_inner_texts() == []
 
 
-def photograph(page, path):
-    """The whole lesson, screen by screen, one below the other."""
-    panel = page.locator(".jp-WindowedPanel-outer")
-    height, seen = panel.evaluate("panel => [panel.scrollHeight, panel.clientHeight]")
-    whole = Image.new("RGB", (int(panel.bounding_box()["width"]), height))
-    for top in range(0, height, seen):
-        at = panel.evaluate("(panel, top) => { panel.scrollTop = top; return panel.scrollTop }", top)
-        page.wait_for_timeout(100)
-        whole.paste(Image.open(io.BytesIO(panel.screenshot())), (0, int(at)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole.save(path)
-
-
 @pytest.mark.parametrize("path", tool.lessons(), ids=lambda path: path.stem)
-def test_a_lesson_runs_in_jupyterlab(path, page, server):
-    run_all(page, server, path.name)
+def test_a_lesson_runs_in_jupyterlab(path, page):
+    run_all(page, path.name)
     page.wait_for_timeout(500)
-    photograph(page, ROOT / "data" / "runs" / "browser" / f"{path.stem}.png")
     cells = tool.code(tool.read(path))
     prompts = page.locator(".jp-Notebook .jp-CodeCell .jp-InputPrompt").all_inner_texts()
     assert prompts == [f"[{i + 1}]:" for i in range(len(cells))]
@@ -125,6 +100,6 @@ def test_a_lesson_runs_in_jupyterlab(path, page, server):
     page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
 
 
-def test_a_cell_that_fails_is_reported_at_once_with_its_error(page, server):
+def test_a_cell_that_fails_is_reported_at_once_with_its_error(page):
     with pytest.raises(AssertionError, match="ZeroDivisionError"):
-        run_all(page, server, "fails.ipynb")
+        run_all(page, "fails.ipynb")

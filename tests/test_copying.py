@@ -1,14 +1,13 @@
-"""What "Take it with you" promises: a lesson's code works where its files were copied, and the package from a wheel."""
+"""A lesson's code works where the files that it names were copied, and the package from a wheel."""
 
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import lessons as tool
 import pytest
+from conftest import ROOT, python
 
-ROOT = Path(__file__).resolve().parents[1]
 # what each lesson's files must do in a folder of their own; alone: what its own file can do
 PROGRAMS = {
     "01 alone": "from colorize_utils.data import load_images; print(load_images('sample', image_size=32).train[:9])",
@@ -37,19 +36,14 @@ def files(number: str) -> list[str]:
     return re.findall(r"`([\w/]+\.py)`", re.search(r"Files: (.+)", text)[1])
 
 
-def run(program, folder, env):
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_files_of_a_lesson_work_in_an_empty_folder(name, elsewhere, tmp_path):
     for file in files(name[:2])[: 1 if "alone" in name else None]:
-        (tmp_path / "colorize_utils" / file).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "colorize_utils" / file).write_bytes((ROOT / "colorize_utils" / file).read_bytes())
-    assert run(BEGIN + PROGRAMS[name], tmp_path, elsewhere)
+        copy = tmp_path / "colorize_utils" / file
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes((ROOT / "colorize_utils" / file).read_bytes())
+    done = python(BEGIN + PROGRAMS[name], tmp_path, elsewhere)
+    assert done.stdout and not done.returncode, done.stderr
 
 
 def test_every_lesson_says_which_files_and_they_are_few():
@@ -60,16 +54,8 @@ def test_every_lesson_says_which_files_and_they_are_few():
 
 def test_a_wheel_opens_the_shipped_checkpoint(copy_course, elsewhere, tmp_path):
     course, target = copy_course(tmp_path / "course"), tmp_path / "installed"
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "--no-index",
-    ]
+    pip = [sys.executable, *"-m pip install -q --no-deps --no-build-isolation --no-index".split()]
     subprocess.run([*pip, "--target", target, course], cwd=tmp_path, check=True)
     program = "from colorize_utils import shipped; shipped.load_shipped(); print(shipped.PATH)"
-    assert Path(run(program, target, elsewhere)).is_relative_to(target)
+    done = python(program, target, elsewhere)
+    assert done.stdout.startswith(str(target)), done.stderr
