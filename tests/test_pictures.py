@@ -118,8 +118,8 @@ def test_whatever_is_unreadable_in_a_store_is_damage_and_made_anew(photos, tmp_p
     whole, index = store.pictures.clone(), json.loads((store.folder / "index.json").read_text())
     rows = [npy(60, 192), npy(59, 3, 8, 8), npy(*right, dtype=np.int8), npy(*right, order="F")]
     rows += [npy(*right)[:-5], npy(*right) + b"x", bytes(128 + 60 * 192), b""]
-    texts = [b"", b'{"made', b"null", b"[]", b"{}", b"7", b"\xff"]
-    texts += [json.dumps(index | {"skipped": x}).encode() for x in (None, [], "x", {"x": "y"}, 3)]
+    wrong = [json.dumps(index | {"skipped": x}) for x in (None, [], {"bad.jpg": "", "x": ""})]
+    texts = [b"", b'{"made', b"null", b"[]", b"{}", b"7", b"\xff", *map(str.encode, wrong)]
     for name, harm in [("pictures.npy", x) for x in rows] + [("index.json", x) for x in texts]:
         (store.folder / name).write_bytes(harm)
         again = prepare(photos, 8, tmp_path / "store")
@@ -169,10 +169,10 @@ def test_every_file_is_used_or_listed_with_its_reason_and_no_film_is_read(tmp_pa
         red.save(folder / f"a.{kind}")
     good = {"no suffix": whole, "png.jpg": as_file(red, "PNG"), os.fsdecode(b"\xff.jpg"): whole}
     hidden = dict.fromkeys((".a.jpg", "Thumbs.db", "desktop.ini"), whole)
-    bad = {"empty.jpg": b"", "cut.jpg": whole[:900], "notes.txt": b"...", "more.zip": b"PK"}
+    bad = {"empty.jpg": b"", os.fsdecode(b"\xfe.jpg"): whole[:900], "text": b"..", "more.zip": b"PK"}
     bad |= {"a.HEIC": b"\0\0\0\x24ftypheic" + bytes(99), "film.mp4": b"\0\0\0\x18ftypisom"}
-    bomb = as_file(Image.new("L", (10_000, 10_000)), "PNG")  # small as a file
-    bad |= {"seek.tif": b"II*\0" + b"\xff" * 40, "bomb.png": bomb}
+    bad["seek.tif"] = b"II+\0\x08\0\0\0" + b"\xff" * 7 + b"\x7f"  # to where no file can reach
+    bad["bomb.png"] = as_file(Image.new("L", (10_000, 10_000)), "PNG")  # small as a file
     bad |= {f"{mode}.tif": as_file(Image.new(mode, (5, 5)), "TIFF") for mode in "FI"}  # of 32 bits
     for name, content in (good | hidden | bad).items():
         (folder / name).write_bytes(content)
@@ -277,7 +277,7 @@ def test_profiles_of_grey_and_ink_are_applied_and_broken_ones_are_not():
 
 def test_what_is_transparent_becomes_white():
     half, p3 = patches(COLORS), patches(IN_P3)
-    key = as_file(half, "PNG", transparency=tuple(COLORS[0].tolist()))
+    key = as_file(half, "PNG", transparency=(200, 80, 60))
     assert off(key, [[255] * 3, *COLORS[1:]]) == 0
     for picture in (half, p3):
         picture.putalpha(patches([0, 255, 255, 0]))
@@ -317,8 +317,8 @@ def test_memory_does_not_grow_with_the_cores(tmp_path):
     side, room, most = (9450, 64, 1000) if STRESS else (4000, 16, 300)
     (large := tmp_path / "large").mkdir()
     for i, mode in enumerate(("RGB", "RGBA", "P") * 2):
-        picture = Image.new("RGB", (side, side), "red").convert(mode)
-        picture.save(large / f"{i}.png", compress_level=1)
+        red = Image.new("RGB", (side, side), "red").convert(mode)
+        red.save(large / f"{i}.png", compress_level=1)
     program = f"""import os, sys; import colorize_utils.files.pictures as p
 os.cpu_count, p.MEGAPIXELS, p.FREE = lambda: 6, {room}, p.threading.Semaphore({room})
 def most(): return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) // 1024
@@ -378,8 +378,8 @@ def test_two_preparations_at_once_do_no_harm(start, tmp_path):
 
 def test_a_disk_that_fails_or_is_full_is_no_bad_picture(photos, tmp_path, monkeypatch):
     for number, advice in ((errno.EIO, "the drive is gone: mount it"), (errno.ENOSPC, "make room")):
-        failing = Mock(side_effect=[OSError(number, os.strerror(number)) for _ in range(60)])
-        monkeypatch.setattr(pictures, "read_square", failing)
+        errors = [OSError(number, os.strerror(number)) for _ in range(60)]
+        monkeypatch.setattr(pictures, "read_square", Mock(side_effect=errors))
         with pytest.raises(OSError, match=f"with image_size=8: cats/1.PNG: .*: {advice}"):
             prepare(photos, 8, tmp_path / "store")
         assert sorted(os.listdir(tmp_path)) == [".store.lock", "photos"]
