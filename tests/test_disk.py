@@ -36,13 +36,13 @@ MOUNTS = """mount -t tmpfs tmpfs "$1" && cd "$1" && for name in $(ls /); do
 done && mkdir -p content/gdrive content/drive/MyDrive read_only full && mount -t tmpfs tmpfs content/gdrive &&
 mount -t tmpfs -o ro tmpfs read_only && mount -t tmpfs -o size=64k tmpfs full && mkdir content/gdrive/MyDrive && shift && exec chroot . "$@" """
 TRIES = {
-    "place('/content/gdrive/MyDrive/x')": "/content/gdrive/MyDrive/x",
+    "place('/content/gdrive/MyDrive/x')": "PosixPath('/content/gdrive/MyDrive/x')",
     "place('/content/drive/MyDrive/x')": "in no Google Drive that is mounted",
     "write_whole('/read_only/x', b'')": "/read_only/x (Read-only file system: choose a folder",
     "locked('/read_only/x').__enter__()": "nothing can be written to /read_only (Read-only file",
     "write_whole('/full/x', bytes(70_000))": "/full/x (No space left on device: make room",
 }
-TRY = "try: print(disk.{})\nexcept (OSError, ValueError) as error: print(error)\n"
+TRY = "try: print(repr(disk.{}))\nexcept (OSError, ValueError) as error: print(error)\n"
 
 
 def test_a_mounted_drive_is_a_place_and_a_read_only_or_full_one_is_named(tmp_path):
