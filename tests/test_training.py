@@ -4,7 +4,6 @@ import functools
 import math
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -147,8 +146,8 @@ torch.manual_seed(0)
 model = UNet(base_width=2)
 torch.optim.Adam(model.parameters())  # its first one takes seconds
 print("START", flush=True)
-fit(model, images, epochs=12, batch_size=8, folder=sys.argv[1])
-"""
+fit(model, images, epochs=EPOCHS, batch_size=8, folder=sys.argv[1])
+""".replace("EPOCHS", str(4 * KILLS))
 
 
 def train(folder, program=TRAIN):
@@ -164,17 +163,17 @@ def epochs_in(folder):
 def test_killed_at_random_moments_a_run_loses_an_epoch_at_most_and_ends_with_the_same_bits(tmp_path):
     whole = train(tmp_path / "whole")
     assert whole.wait() == 0, whole.stderr.read()
-    chance, done = random.Random(time.time_ns()), 0
-    for kill in range(KILLS):
+    chance, done, last = random.Random(time.time_ns()), 0, tmp_path / "killed" / "last.pt"
+    for _ in range(KILLS):
         process = train(tmp_path / "killed")
-        printed = [process.stdout.readline() for _ in range(2 if done == 0 else 3)]
-        assert printed[0] == "START\n", process.stderr.read()
-        time.sleep(chance.uniform(0, 0.4))
-        process.send_signal(signal.SIGKILL)
-        printed += process.communicate()[0].splitlines()
-        begun = max(int(line.split()[1][:-1]) for line in printed if line.startswith("epoch "))
-        done, before = epochs_in(tmp_path / "killed"), done
-        assert before <= done and done >= begun - 1 > 0 or kill == 0, printed
+        assert process.stdout.readline() == "START\n", process.stderr.read()
+        while not last.exists():  # a slow machine must have something to lose
+            assert process.poll() is None, process.stderr.read()
+        time.sleep(chance.uniform(0, 1))
+        process.kill()
+        printed = [line for line in process.communicate()[0].splitlines() if line.startswith("epoch")]
+        before, done = done, epochs_in(tmp_path / "killed")
+        assert before <= done and done + 1 >= before + len(printed)  # an epoch at most is lost
     process = train(tmp_path / "killed")
     output, errors = process.communicate()
     assert process.returncode == 0 and f"going on after epoch {done}\n" in output, errors
