@@ -165,9 +165,11 @@ def read_square(file, size: int) -> np.ndarray:
         with room(photo.width * photo.height):
             square = middle(photo, size)
             turned = photo.getexif().get(ExifTags.Base.Orientation, 1)
-    square.info = {}
-    square.getexif()[ExifTags.Base.Orientation] = turned
-    return np.asarray(ImageOps.exif_transpose(square)).transpose(2, 0, 1)
+    if turned != 1:
+        square.info = {}
+        square.getexif()[ExifTags.Base.Orientation] = turned
+        square = ImageOps.exif_transpose(square)
+    return np.asarray(square).transpose(2, 0, 1)
 
 
 class Store(NamedTuple):
@@ -244,7 +246,7 @@ def read(source, name: str, size: int) -> bytes | str:
 def build(source, names: list[str], made_of: dict, folder: Path) -> None:
     """Prepare into FOLDER.partial, and rename that when all of it is there."""
     partial, size, skipped = folder.with_name(f"{folder.name}.partial"), made_of["image_size"], {}
-    ahead = min(256, 2 + 2**24 // (3 * size * size))  # pictures that wait in memory, about 16 MB
+    ahead = min(128, 2 + 2**23 // (3 * size * size))  # pictures in a block, about 8 MB
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
@@ -256,13 +258,16 @@ def build(source, names: list[str], made_of: dict, folder: Path) -> None:
         ):
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             file.write(bytes(128))  # where numpy's header will be, when the count is known
-            for some in (names[i : i + ahead] for i in range(0, len(names), ahead)):
-                for name, square in zip(some, pool.map(lambda name: read(source, name, size), some)):
+            waiting = []  # two blocks are under way, so that no core is idle at the end of one
+            for i in range(0, len(names) + ahead, ahead):
+                squares = pool.map(lambda name: read(source, name, size), names[i : i + ahead])
+                for name, square in zip(names[i - ahead : i], waiting):
                     if isinstance(square, str):
                         skipped[name] = square
                     else:
                         file.write(square)
                     bar.update()
+                waiting = squares
             shape = (len(names) - len(skipped), 3, size, size)
             file.seek(0)
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
