@@ -28,9 +28,7 @@ def photograph(name: str) -> torch.Tensor:
     return torch.from_numpy(getattr(skimage.data, name)().copy()).permute(2, 0, 1)
 
 
-def random_squares(
-    photo: torch.Tensor, count: int, size: int, generator: torch.Generator
-) -> torch.Tensor:
+def random_squares(photo: torch.Tensor, count: int, size: int, generator) -> torch.Tensor:
     """Cut `count` squares from a photograph (3, H, W), near and far, each brought to `size` pixels.
 
     Sides are log-uniform between 2 * size and the photograph's short side.
@@ -60,7 +58,7 @@ def split_scene(photo: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def sample_images(image_size: int = 32, seed: int = 0) -> Images:
     """Squares of shipped photographs: 1,500 to train, 300 to validate, 300 of an unseen scene to test."""
-    assert image_size <= 100, f"the sample's strips are 100 pixels wide: too few for {image_size=}"
+    assert 1 <= image_size <= 100, f"the sample's strips are 100 pixels wide, not for {image_size=}"
     generator = torch.Generator().manual_seed(seed)
     train, validation, test = [], [], []
     for name in SEEN:
@@ -119,8 +117,10 @@ def folder_images(source, root="data", image_size: int = 32) -> Images:
         print(store.report())
     parts = [part_of(name) for name in store.names]
     sizes = [parts.count(part) for part in range(3)]
-    assert min(sizes) > 0, f"{source} gives parts of {sizes} pictures: add some (a hundred will do)"
-    return Images(*store.pictures.split(sizes))
+    images = Images(*store.pictures.split(sizes))
+    grey = [bool(is_grey(part[:100]).all()) for part in images]  # as of a part without any picture
+    assert not any(grey), f"{source} gives parts of {sizes} pictures, {grey=}: add some in colour"
+    return images
 
 # %% ../notebooks/01_data_loading.ipynb #2e45c6e2
 def load_images(name="sample", root="data", *, image_size=32, seed=0, download=True) -> Images:

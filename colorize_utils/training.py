@@ -57,9 +57,7 @@ def plain_step(model, L, ab, loss, optimizer) -> torch.Tensor:
     return error
 
 
-def train_epoch(
-    model, pictures, optimizer, loss=F.mse_loss, batch_size: int = 64, step=plain_step
-) -> float:
+def train_epoch(model, pictures, optimizer, loss=F.mse_loss, batch_size=64, step=plain_step):
     """Show `model` all pictures, uint8 (N, 3, H, W), once, in random order; return the mean error."""
     device = next(model.parameters()).device
     average = MovingAverage()
@@ -74,13 +72,12 @@ def train_epoch(
 # %% ../notebooks/04_training.ipynb #c9a74f10
 def save(folder, model, optimizer, loss, history: dict, run: dict) -> None:
     """Keep the last epoch, and the best one; a loss that is a function has no state."""
-    content = {"model": model.state_dict(), "history": history, "loss": {}}
+    content = {"model": model.state_dict(), "history": history, "run": run, "loss": {}}
     if hasattr(loss, "state_dict"):
         content["loss"] = loss.state_dict()
     if history["validation"][-1] == min(history["validation"]):
         checkpoint.write(folder / "best.pt", content)
-    content |= {"optimizer": optimizer.state_dict(), "run": run}
-    checkpoint.write(folder / "last.pt", content)
+    checkpoint.write(folder / "last.pt", {**content, "optimizer": optimizer.state_dict()})
 
 
 def resume(folder, model, optimizer, loss, run: dict) -> dict:
@@ -88,10 +85,11 @@ def resume(folder, model, optimizer, loss, run: dict) -> dict:
     content = checkpoint.last(folder, run)
     if content is None:
         return {"train": [], "validation": []}
-    model.load_state_dict(content["model"])
-    optimizer.load_state_dict(content["optimizer"])
-    if content["loss"]:
-        loss.load_state_dict(content["loss"])
+    with checkpoint.sound(folder / "last.pt"):
+        model.load_state_dict(content["model"])
+        optimizer.load_state_dict(content["optimizer"])
+        if content["loss"]:
+            loss.load_state_dict(content["loss"])
     print(f"going on after epoch {len(content['history']['train'])}")
     return content["history"]
 
@@ -107,7 +105,8 @@ def fit(
         loss: a callable (output, ab) -> the mean error of the batch.
         optimizer: by default Adam at `learning_rate`. step: what to do with a batch, as `plain_step`.
         folder: where last.pt and best.pt go, and where a run that is there already goes on.
-        after_epoch: called with the errors so far, before they are saved; it may lower a learning rate.
+        after_epoch: called with the errors so far, before they are saved; it may set a learning rate, by
+            their number alone, since nothing else of it is kept.
 
     Raises what `checkpoint.sole_use` and `checkpoint.last` raise.
     """

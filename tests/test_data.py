@@ -89,6 +89,7 @@ def test_dogs_vs_cats_lies_below_the_root(folder, tmp_path):
     shutil.rmtree(place)
     place.mkdir()
     shutil.copy(packed, place / "train.zip")
+    (place / "labels.csv").write_text("0")
     for name in ("dogs-vs-cats", "celeba.zip"):  # packed; as data/celeba.zip
         again = load_images(name, tmp_path, image_size=16, download=False)
         assert all(torch.equal(a, b) for a, b in zip(images, again))
@@ -97,17 +98,22 @@ def test_dogs_vs_cats_lies_below_the_root(folder, tmp_path):
 def test_what_cannot_be_loaded_is_named(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "one").mkdir()
-    Image.new("RGB", (9, 9)).save(tmp_path / "one" / "a.png")
+    Image.new("RGB", (9, 9), "red").save(tmp_path / "one" / "a.png")
+    (tmp_path / "grey").mkdir()
+    for i in range(60):
+        Image.new("L", (9, 9), i).save(tmp_path / "grey" / f"{i}.png")
     for name, root, size, error, says in [
         ("cifar1000", "", 32, ValueError, "no data set is called 'cifar1000'.*: choose sample"),
         ("", "", 32, ValueError, "no data set is called ''"),
         ("~no-one/photos", "", 32, ValueError, "~no-one stands for nothing"),
         ("dogs-vs-cats", "", 32, FileNotFoundError, "kagglecatsanddogs_5340.zip"),
         ("cifar10", "$HOME", 32, ValueError, r"\$HOME stands for nothing"),
-        ("sample", "", 128, AssertionError, "too few for image_size=128"),
+        ("sample", "", 128, AssertionError, "not for image_size=128"),
+        ("sample", "", 0, AssertionError, "not for image_size=0"),
         ("cifar10", "", 64, AssertionError, "32 x 32 pixels: there is no image_size=64"),
         ("empty", "", 32, FileNotFoundError, "no picture in .*empty: no file"),
-        ("one", "", 32, AssertionError, "parts of .* pictures: add some"),
+        ("one", "", 32, AssertionError, "parts of .* pictures, .*: add some in colour"),
+        ("grey", "", 32, AssertionError, "grey=.True, True, True.: add some in colour"),
         ("one", "", 0, ValueError, "image_size has to be 1 or more, not 0"),
     ]:
         with pytest.raises(error, match=says):

@@ -234,6 +234,9 @@ def test_keeps_the_best_and_the_last(tiny, tmp_path):
     error = validation_error(weights(tmp_path / "best.pt"), tiny.validation)
     assert error == pytest.approx(lowest, rel=1e-5)
     assert same(weights(tmp_path / "last.pt"), model)
+    assert checkpoint.best(tmp_path, tiny)["history"] == best["history"]
+    assert checkpoint.best(tmp_path, tiny._replace(train=tiny.train.flip(0))) is None
+    assert checkpoint.best(tmp_path / "nowhere", tiny) is None
 
 
 def test_a_compiled_net_is_kept_as_the_net_itself(tiny, tmp_path):
@@ -257,19 +260,24 @@ def table(value):
 
 def cell(text, k):
     """A loss as a notebook's cell defines it; another cell has a variable that is called like a method."""
-    space = {"F": F, "__name__": "__main__", "abs": time.time()}
+    space = {"F": F, "nn": nn, "__name__": "__main__", "abs": time.time()}
     exec("S = K\ndef make(s): return lambda o, t: s * F.l1_loss(o, t)\n".replace("K", str(k)), space)
     exec(text.replace("K", str(k)), space)
     return {"loss": space["loss"]}
 
 
 BODY = "def loss(output, ab): return "
+CLASS = "class Loss(nn.Module):\n p = 1\n def forward(self, o, t): return self.p * F.l1_loss(o, t)\nloss = Loss()"
 OTHERS = {  # what a run is made of, with another number in each
     "table": lambda k: {"loss": WeightedMSE(table(k))},
     "number of a module": lambda k: {"loss": nn.HuberLoss(delta=k)},
     "partial": lambda k: {"loss": functools.partial(F.huber_loss, delta=k)},
     "closure": lambda k: cell("loss = make(K)", k),
     "body": lambda k: cell(BODY + "K * (output - ab).abs().mean()", k),
+    "class": lambda k: cell(CLASS.replace("self.p *", "K *"), k),
+    "number of a class": lambda k: cell(CLASS.replace("p = 1", "p = K"), k),
+    "private number": lambda k: cell(CLASS + "\nloss._p = K", k),
+    "keyword": lambda k: cell("def loss(o, t, *, p=K): return p * F.l1_loss(o, t)", k),
     "global": lambda k: cell(BODY + "S * F.mse_loss(output, ab)", k),
     "inner global": lambda k: cell(BODY + "sum(S * x for x in (output - ab).abs().mean((1, 2, 3)))", k),
     "function": lambda k: {"loss": F.l1_loss if k == 1 else F.mse_loss},
@@ -329,14 +337,14 @@ def spoiled(path, damage):
         content[len(content) // 2] ^= 255
     elif isinstance(damage, str):
         content = checkpoint.read(path)
-        if damage in content:
-            del content[damage]
-        checkpoint.write(path, {**content, "history": None} if damage == "null" else content)
-        return
+        harm = {"null": {"history": None}, "empty": {"model": {}}, "short": {"history": {"train": []}}}
+        content |= harm.get(damage, {})
+        content.pop(damage, None)
+        return checkpoint.write(path, content)
     path.write_bytes(damage if isinstance(damage, bytes) else content[: len(content) // 2 or 1])
 
 
-@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", 1 / 2, "flipped", "history", "run", "optimizer", "null"])  # fmt: skip
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", 1 / 2, "flipped", "history", "run", "optimizer", "null", "empty", "short"])  # fmt: skip
 def test_a_damaged_last_is_named_and_nothing_is_trained_over_it(tiny, tmp_path, damage):
     fit(fresh(), tiny, epochs=1, folder=tmp_path)
     spoiled(tmp_path / "last.pt", damage)

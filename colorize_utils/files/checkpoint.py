@@ -5,6 +5,7 @@ import dis
 import functools
 import hashlib
 import io
+import math
 import re
 import sys
 import types
@@ -16,7 +17,9 @@ import torch
 
 from colorize_utils.files.disk import because, locked, place, write_whole
 
-PLAIN = (bool, int, float, str, tuple, torch.Tensor, torch.nn.Module, types.FunctionType)
+CODE = (types.FunctionType, staticmethod, classmethod)
+PLAIN = (bool, int, float, str, tuple, list, dict, torch.Tensor, torch.nn.Module, types.FunctionType)
+INNER = vars(torch.nn.Module()).keys() - {"_parameters", "_buffers", "_modules"}  # every module's hooks
 NO_MEMORY = re.compile("out of memory|not enough memory|allocate memory")  # GPUs, Windows, Linux
 AGAIN = "use another folder, or delete this one to start over"
 
@@ -28,8 +31,19 @@ def write(path, content: dict) -> None:
     write_whole(path, buffer.getbuffer())
 
 
+@contextlib.contextmanager
+def sound(path):
+    """Whatever goes wrong while the content of a checkpoint is put to use is damage: a ValueError that names it."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{path} is damaged, or no checkpoint: delete it and train again") from error
+
+
 def read(path, keys=("model",)) -> dict:
-    """What `write` wrote, on the CPU; it must have `keys`.
+    """What `write` wrote, on the CPU; each of `keys` must hold a dict.
 
     Raises:
         FileNotFoundError: there is no such file. OSError: it cannot be read now, whatever it holds.
@@ -42,23 +56,14 @@ def read(path, keys=("model",)) -> dict:
         raise FileNotFoundError(f"no checkpoint {path}: train one first (lesson 04)") from None
     except OSError as error:
         raise OSError(error.errno, f"could not read {path} ({because(error)})") from error
-    try:
+    with sound(path):
         with zipfile.ZipFile(buffer) as archive:
-            if broken := archive.testzip():  # checksums, at which torch.load does not look
-                raise zipfile.BadZipFile(broken)
+            whole = archive.testzip() is None  # checksums, at which torch.load does not look
         buffer.seek(0)
         content = torch.load(buffer, map_location="cpu", weights_only=True)
-        if all(isinstance(content[key], dict) for key in keys):
-            return content
-    except MemoryError:
-        raise
-    except Exception as error:  # damage shows as almost any exception
-        raise damaged(path) from error
-    raise damaged(path)
-
-
-def damaged(path) -> ValueError:
-    return ValueError(f"{path} is damaged, or no checkpoint: delete it and train again")
+        if not (whole and all(isinstance(content[key], dict) for key in keys)):
+            raise ValueError
+    return content
 
 
 @contextlib.contextmanager
@@ -90,43 +95,49 @@ def last(folder: Path | None, run: dict) -> dict | None:
     Raises:
         ValueError: the folder has another run, its last.pt is damaged, or there is a best.pt alone.
     """
-    if folder is None:
-        return None
-    path = folder / "last.pt"
-    if not path.exists():
-        if (folder / "best.pt").exists():
+    path = folder and folder / "last.pt"
+    if folder is None or not path.exists():
+        if folder and (folder / "best.pt").exists():
             raise ValueError(f"{folder} has a best.pt and no last.pt: move it away, or {AGAIN}")
         return None
     content = read(path, keys=("model", "optimizer", "loss", "history", "run"))
-    before, history = content["run"], content["history"]
-    if not all(
-        isinstance(history.get(part), list) and history[part] for part in ("train", "validation")
-    ):
-        raise damaged(path)
-    if changed := [
-        f"{key} was {before.get(key)}, now {run[key]}" for key in run if before.get(key) != run[key]
-    ]:
+    before, changed = content["run"], []
+    with sound(path):
+        train, validation = (content["history"][part] for part in ("train", "validation"))
+        if not (len(train) == len(validation) > 0 and all(map(math.isfinite, train + validation))):
+            raise ValueError
+    for key in run:
+        if before.get(key) != run[key]:
+            changed.append(f"{key} was {before.get(key)}, now {run[key]}")
+    if changed:
         raise ValueError(f"{path} is of another training ({'; '.join(changed)}): {AGAIN}")
     return content
+
+
+def best(folder, images) -> dict | None:
+    """What best.pt in `folder` holds; None where there is none, or it learnt from other pictures."""
+    path = Path(folder) / "best.pt"
+    content = read(path, keys=("model", "run")) if path.exists() else {"run": {}}
+    return content if content["run"].get("train") == pictures(images.train) else None
 
 
 def identity(model, optimizer, loss, step, images) -> dict[str, str]:
     """What a run is made of, each part as a name and a hash: two runs with equal values are the same.
 
-    Of the net its layers count, not its weights, which change; of the loss every number and its code; of a
-    set of pictures 256 of them.
+    Of the net its layers and code count, not its weights, which change; of the loss every number and its code.
     """
-    layers = str(model), [(name, value.shape) for name, value in model.state_dict().items()]
-    groups = [
-        {key: x for key, x in group.items() if key != "params"} for group in optimizer.param_groups
-    ]
-    pictures = {}
-    for part, rows in (("train", images.train), ("validation", images.validation)):
-        few = rows[torch.arange(0, len(rows), max(1, len(rows) // 256), device=rows.device)]
-        pictures[part] = f"{named(few)} of {len(rows)}"
-    rate = groups[0].get("lr")
-    made_of = {"net": named(model, layers), "optimizer": f"{named(optimizer, groups)} at {rate}"}
-    return made_of | {"loss": named(loss), "step": named(step)} | pictures
+    layers = str(model), [(name, list(value.shape)) for name, value in model.state_dict().items()]
+    kinds = list(dict.fromkeys(map(type, model.modules())))
+    groups = [{**group, "params": len(group["params"])} for group in optimizer.param_groups]
+    made_of = {"net": named(model, [layers, kinds]), "loss": named(loss), "step": named(step)}
+    made_of |= {"optimizer": f"{named(optimizer, groups)} at {groups[0].get('lr')}"}
+    return made_of | {part: pictures(getattr(images, part)) for part in ("train", "validation")}
+
+
+def pictures(rows) -> str:
+    """A set of pictures, known by 256 of them."""
+    few = rows[torch.arange(0, len(rows), max(1, len(rows) // 256), device=rows.device)]
+    return f"{named(few)} of {len(rows)}"
 
 
 def named(thing, made_of=None) -> str:
@@ -136,34 +147,19 @@ def named(thing, made_of=None) -> str:
     return f"{name} {hashlib.sha256(repr(made_of).encode()).hexdigest()[:8]}"
 
 
-def global_names(code: types.CodeType) -> set[str]:
-    """The global names that a function's code reads; `co_names` would hold attributes, too."""
-    own = {step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"}
-    inner = (part for part in code.co_consts if isinstance(part, types.CodeType))
-    return own.union(*map(global_names, inner))
-
-
 def describe(thing, around=()):
-    """Plain values, the same for equal things: a tensor's bytes, a module's numbers, a function's code and what it uses.
+    """Plain values, the same for equal things: a tensor's bytes, an object's numbers, the code of functions and classes.
 
     `around` are the things that it is part of: what leads back to itself, or is nested too deeply, is only named.
     """
-    if any(thing is outer for outer in around) or len(around) > 12:
+    if any(thing is outer for outer in around) or len(around) > 20:
         return type(thing).__name__
     for wrapper in ("_orig_mod", "_torchdynamo_orig_callable"):  # what torch.compile puts around a thing
         thing = getattr(thing, wrapper, thing)
     part = functools.partial(describe, around=(*around, thing))
-    if isinstance(thing, torch.Tensor):
-        data = thing.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-        return [part(data), str(thing.dtype), list(thing.shape)]
-    if isinstance(thing, np.ndarray):
-        return [hashlib.sha256(thing.tobytes()).hexdigest(), str(thing.dtype), thing.shape]
-    if isinstance(thing, torch.nn.Module):
-        numbers = (
-            {k: v for k, v in vars(m).items() if k[0] != "_" and k != "training"}
-            for m in thing.modules()
-        )
-        return part([type(thing), list(numbers), dict(thing.state_dict())])
+    if isinstance(thing, (torch.Tensor, np.ndarray)):
+        flat = torch.as_tensor(thing).detach().cpu().contiguous().flatten().view(torch.uint8)
+        return [hashlib.sha256(flat.numpy().tobytes()).hexdigest(), str(thing.dtype), *thing.shape]
     if isinstance(thing, dict):
         return [[str(key), part(value)] for key, value in thing.items()]
     if isinstance(thing, (list, tuple)):
@@ -176,14 +172,24 @@ def describe(thing, around=()):
         return part([thing.__func__, thing.__self__])
     if isinstance(thing, types.CodeType):
         return part([thing.co_code, thing.co_names, thing.co_consts])
-    if isinstance(thing, types.FunctionType):
-        home = sys.modules.get(thing.__module__)
-        if thing.__module__ != "__main__" and getattr(home, thing.__qualname__, None) is thing:
-            return f"{thing.__module__}.{thing.__qualname__}"  # of a module: its name will do
+    top = (getattr(thing, "__module__", None) or "builtins").partition(".")[0]
+    native = top == "torch" or (top in sys.stdlib_module_names and top != "__main__")
+    if isinstance(thing, types.FunctionType) and not native:
         used = {name: thing.__globals__.get(name) for name in sorted(global_names(thing.__code__))}
         used = {name: value for name, value in used.items() if isinstance(value, PLAIN)}
         cells = [cell.cell_contents for cell in thing.__closure__ or ()]
-        return part([thing.__code__, thing.__defaults__, used, cells])
-    if hasattr(thing, "__dict__") and not isinstance(thing, (type, types.ModuleType)):
-        return part([type(thing), vars(thing)])
+        return part([thing.__code__, thing.__defaults__, thing.__kwdefaults__, used, cells])
+    if isinstance(thing, type) and not native:
+        own = {k: getattr(v, "__func__", v) for k, v in vars(thing).items()}
+        own = {k: v for k, v in own.items() if isinstance(v, CODE if k[:2] == "__" else CODE + PLAIN)}
+        return part([thing.__qualname__, own, thing.__bases__])
+    if hasattr(thing, "__dict__") and not isinstance(thing, (*CODE, type, types.ModuleType)):
+        return part([type(thing), {k: v for k, v in vars(thing).items() if k not in INNER}])
     return re.sub(r" at 0x\w+", "", repr(thing))
+
+
+def global_names(code: types.CodeType) -> set[str]:
+    """The global names that a function's code reads; `co_names` would hold attributes, too."""
+    own = {step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"}
+    inner = (part for part in code.co_consts if isinstance(part, types.CodeType))
+    return own.union(*map(global_names, inner))

@@ -68,9 +68,8 @@ def locked(path, busy: str = ""):
         lock.acquire()
     except (NotImplementedError, OSError) as error:
         if errno.errorcode.get(getattr(error, "errno", errno.ENOSYS)) not in NO_LOCKS:
-            raise OSError(
-                error.errno, f"nothing can be written to {folder} ({because(error)})"
-            ) from error
+            says = f"nothing can be written to {folder} ({because(error)})"
+            raise OSError(error.errno, says) from error
         print(f"{folder} has no locks: do not work there with two processes at once", flush=True)
     try:
         yield

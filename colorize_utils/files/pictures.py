@@ -27,9 +27,7 @@ from tqdm.auto import tqdm
 from colorize_utils.files import disk
 
 READING = 2  # goes up when the same file gives another square: older stores are then made anew
-HIDDEN = re.compile(
-    r"(?i)(^|/)(\.|(__macosx|thumbs\.db|desktop\.ini)(/|$))"
-)  # what systems leave behind
+HIDDEN = re.compile(r"(?i)(^|/)(\.|(__macosx|thumbs\.db|desktop\.ini)(/|$))")  # systems leave these
 APPLE = "Pillow does not read HEIC: export it as JPEG"
 HINTS = {".heic": APPLE, ".heif": APPLE, ".zip": "a zip: unpack it, or give its path alone"}
 MOST_BYTES, MOST_EXPANSION = 256 * 2**20, 200  # of one file in a zip; of all: a bomb has over a thousand
@@ -115,7 +113,11 @@ def open_source(path) -> Folder | Zip:
     known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     zips = [name for name in source.files if "/" not in name and name.lower().endswith(".zip")]
     none = known.isdisjoint(Path(name).suffix.lower() for name in source.files)
-    return Zip(path / zips[0]) if none and len(zips) == 1 and path.is_dir() else source
+    if not (none and len(zips) == 1 and path.is_dir()):
+        return source
+    if others := [name for name in source.files if name != zips[0]]:
+        print(f"taking {zips[0]}, and not what is beside it: {len(others)} files, such as {others[0]}")
+    return Zip(path / zips[0])
 
 
 @contextlib.contextmanager
@@ -161,8 +163,9 @@ def middle(photo, size: int):
 def read_square(file, size: int) -> np.ndarray:
     """The middle square of a picture (a path or a file), upright, uint8 sRGB (3, size, size), on white."""
     with Image.open(file) as photo:
+        whole = photo.width * photo.height // 2 if "progressive" in photo.info else 0  # kept in any case
         photo.draft("RGB", (size, size))  # a JPEG decodes at 1/2, 1/4 or 1/8 size: much less work
-        with room(photo.width * photo.height):
+        with room(max(whole, photo.width * photo.height)):
             square = middle(photo, size)
             turned = photo.getexif().get(ExifTags.Base.Orientation, 1)
     if turned != 1:

@@ -60,9 +60,7 @@ def check(settings: dict) -> None:
         except OSError as error:
             raise ValueError(f"{name}: nothing can be written to {folder} ({because(error)})") from error
     if "google.colab" in sys.modules and not torch.cuda.is_available():
-        print(
-            "No GPU here. There is one under Runtime ▸ Change runtime type ▸ T4 GPU; without, expect a small net."
-        )
+        print("No GPU: Runtime ▸ Change runtime type ▸ T4 GPU has one; without, the net is a small one.")
 
 
 def run_folder(checkpoints, data: str, image_size: int, base_width: int) -> Path:
