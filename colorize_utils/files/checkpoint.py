@@ -101,15 +101,12 @@ def last(folder: Path | None, run: dict) -> dict | None:
             raise ValueError(f"{folder} has a best.pt and no last.pt: move it away, or {AGAIN}")
         return None
     content = read(path, keys=("model", "optimizer", "loss", "history", "run"))
-    before, changed = content["run"], []
+    was = content["run"].get
     with sound(path):
         train, validation = (content["history"][part] for part in ("train", "validation"))
         if not (len(train) == len(validation) > 0 and all(map(math.isfinite, train + validation))):
             raise ValueError
-    for key in run:
-        if before.get(key) != run[key]:
-            changed.append(f"{key} was {before.get(key)}, now {run[key]}")
-    if changed:
+    if changed := [f"{key} was {was(key)}, now {now}" for key, now in run.items() if was(key) != now]:
         raise ValueError(f"{path} is of another training ({'; '.join(changed)}): {AGAIN}")
     return content
 

@@ -249,7 +249,7 @@ def read(source, name: str, size: int) -> bytes | str:
 def build(source, names: list[str], made_of: dict, folder: Path) -> None:
     """Prepare into FOLDER.partial, and rename that when all of it is there."""
     partial, size, skipped = folder.with_name(f"{folder.name}.partial"), made_of["image_size"], {}
-    ahead = min(128, 2 + 2**23 // (3 * size * size))  # pictures in a block, about 8 MB
+    ahead = min(16, 1 + 2**20 // (3 * size * size))  # eights of pictures in a block, about 8 MB
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
@@ -261,16 +261,17 @@ def build(source, names: list[str], made_of: dict, folder: Path) -> None:
         ):
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             file.write(bytes(128))  # where numpy's header will be, when the count is known
-            waiting = []  # two blocks are under way, so that no core is idle at the end of one
-            for i in range(0, len(names) + ahead, ahead):
-                squares = pool.map(lambda name: read(source, name, size), names[i : i + ahead])
-                for name, square in zip(names[i - ahead : i], waiting):
-                    if isinstance(square, str):
-                        skipped[name] = square
-                    else:
-                        file.write(square)
-                    bar.update()
-                waiting = squares
+            some, waiting = [names[i : i + 8] for i in range(0, len(names), 8)], []
+            for i in range(0, len(some) + ahead, ahead):  # two blocks are under way: no core is idle
+                block = pool.map(lambda few: [(x, read(source, x, size)) for x in few], some[i:][:ahead])
+                for found in waiting:
+                    for name, square in found:
+                        if isinstance(square, str):
+                            skipped[name] = square
+                        else:
+                            file.write(square)
+                    bar.update(len(found))
+                waiting = block
             shape = (len(names) - len(skipped), 3, size, size)
             file.seek(0)
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
