@@ -1,4 +1,4 @@
-"""The checkpoint that comes with the course: a small net that knows CIFAR-100, for colour without training."""
+"""The checkpoints that come with the course: small nets that know CIFAR-100, for colour without training."""
 
 from pathlib import Path
 
@@ -10,17 +10,22 @@ from colorize_utils.unet import UNet
 
 HERE = Path(__file__).resolve().parent
 FOLDERS = HERE / "checkpoints", HERE.parent / "data" / "checkpoints"  # an installed package, a clone
-PATH = next(filter(Path.is_dir, FOLDERS)) / "rare_colors_w16.pt"
 
 
-def load_shipped(device="cpu") -> tuple[nn.Sequential, dict]:
+def place(name: str) -> Path:
+    return next(filter(Path.is_dir, FOLDERS)) / f"{name}.pt"
+
+
+def load_shipped(device="cpu", name="rare_colors_w16") -> tuple[nn.Module, dict]:
     """A model L (B, 1, H, W) -> ab (B, 2, H, W), in eval mode, and its info: settings and metrics.
 
-    A U-Net of width 16 that answers with classes, and the `AnnealedMean` that lesson 7 puts behind it.
-    It learnt on pictures of 32 x 32: give `predict` a `short_side` of 32. Errors as for `checkpoint.read`.
+    Both are U-Nets of width 16. "rare_colors_w16" answers with classes, and lesson 7's `AnnealedMean` makes
+    colours of them; "mse_w16" is what lesson 4's loop makes of CIFAR-100, sepia and all.
+    They learnt on pictures of 32 x 32: give `predict` a `short_side` of 32. Errors as for `checkpoint.read`.
     """
-    content = checkpoint.read(PATH, keys=("architecture", "model", "info"))
-    net = UNet(**content["architecture"])
-    net.load_state_dict(content["model"])
-    model = nn.Sequential(net, AnnealedMean(content["info"]["temperature"]))
-    return model.to(device).eval(), content["info"]
+    content = checkpoint.read(place(name), keys=("architecture", "model", "info"))
+    model, info = UNet(**content["architecture"]), content["info"]
+    model.load_state_dict(content["model"])
+    if "temperature" in info:
+        model = nn.Sequential(model, AnnealedMean(info["temperature"]))
+    return model.to(device).eval(), info

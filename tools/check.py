@@ -7,6 +7,7 @@ see watch_figures.py.
 import ast
 import json
 import re
+import statistics
 import sys
 import tempfile
 from functools import cached_property
@@ -29,9 +30,19 @@ LINK = re.compile(r"""\]\(([^)\s]+)|<a[^>]*href\s*=\s*["']?([^"'\s>]+)""", re.I)
 EXPLAINED = re.compile(r"(# @markdown .+\n[A-Z_]+ = .+?  # @param .*\n?)+")
 RESULTS = re.compile(r"""data/results|["']results["']""")
 PARTS = (
-    "What you will learn", "Before you start", "Settings", "Predict before you run", "### Tricky: ", "Main takeaways",
-    "Check yourself", "Exercises", "Take it with you", "*Last run: 20", "<!-- makes: ",
+    "What you will learn", "Before you start", "Predict before you run", "### Tricky: ", "## Main takeaways", "## Check yourself",
+    "## Exercises", "## Take it with you", "## Sources", "**Next:**", "*Last run: 20", "<!-- makes: ",
 )  # fmt: skip
+ONE_PAGE = (
+    "What you will learn",
+    "Before you start",
+    "## Sources",
+    "**Next:**",
+    "*Last run: 20",
+    "<!-- makes: ",
+)
+FENCED = re.compile(r"^```.*?^```$", re.M | re.S)
+MINUTES = {"03": 25, "07": 25}  # to read a lesson; 20 for the others, and 90 for 01 to 05 together
 
 
 class Lesson:
@@ -53,6 +64,13 @@ class Lesson:
     @property
     def text(self) -> str:
         return "\n".join(cell.source for cell in self.notebook.cells if cell.cell_type == "markdown")
+
+    @cached_property
+    def minutes(self) -> float:
+        """To read it: 220 words a minute, four seconds a line of code."""
+        words = re.sub(r"<.*?>|\]\(\S*?\)", " ", FENCED.sub("", self.text)).split()
+        lines = "\n".join([cell.source for cell in self.code] + FENCED.findall(self.text)).splitlines()
+        return len(words) / 220 + len([line for line in lines if line.strip()]) * 4 / 60
 
     @property
     def outputs(self) -> list:
@@ -118,6 +136,10 @@ def no_relative_images(lesson):
 
 def same_setup(lesson):
     setup, first = lesson.code[0], Lesson(min(lesson.path.parent.glob("01_*.ipynb"))).code[0]
+    if lesson.path.name.startswith("00"):
+        return  # it needs nothing of ours
+    if len(setup.source.splitlines()) > 6:
+        yield "the setup cell has more than 6 lines"
     if setup.source != first.source or not setup.source.startswith("# @title Setup"):
         yield "the setup cell is not that of lesson 01, with its title"
     if setup.metadata != {"cellView": "form"}:
@@ -132,9 +154,9 @@ def local_links_exist(lesson):
 
 def knobs_in_one_cell(lesson):
     cells = [cell for cell in lesson.code if "@param" in cell.source]
-    if len(cells) != 1:
+    if len(cells) > 1:
         yield f"{len(cells)} cells have knobs"
-    elif not EXPLAINED.fullmatch(cells[0].source):
+    elif cells and not EXPLAINED.fullmatch(cells[0].source):
         yield "the settings cell has a line that is neither an explanation nor the knob that it explains"
     for name, value in knobs(lesson.notebook).items():
         try:
@@ -143,12 +165,6 @@ def knobs_in_one_cell(lesson):
             yield f"{name} is not a plain literal: {value}"
     if unknown := knobs(lesson.notebook).keys() - KNOBS:
         yield f"unknown knobs: {', '.join(sorted(unknown))}"
-
-
-def knobs_are_checked(lesson):
-    after = [c.source for before, c in zip(lesson.code, lesson.code[1:]) if "@param" in before.source]
-    if not any("\ncheck(globals())\n" in source for source in after):
-        yield "the cell after the settings does not check(globals())"
 
 
 def timings_are_tagged(lesson):
@@ -165,10 +181,70 @@ def results_are_measured(lesson):
         yield f"a generated block, where a cell should read data/results: {found}"
 
 
+def short_to_read(lesson):
+    number = lesson.path.name[:2]
+    if lesson.minutes > MINUTES.get(number, 20):
+        yield f"{lesson.minutes:.1f} minutes to read, over {MINUTES.get(number, 20)}"
+    course = sorted(lesson.path.parent.glob("0[1-5]_*.ipynb"))
+    if lesson.path in course and (total := sum(Lesson(path).minutes for path in course)) > 90:
+        yield f"lessons 01 to 05 take {total:.0f} minutes to read, over 90"
+
+
 def short_cells(lesson):
+    lengths = [len(cell.source.splitlines()) for cell in lesson.code]
+    if len(lesson.notebook.cells) > 30:
+        yield f"{len(lesson.notebook.cells)} cells, over 30"
+    if statistics.median(lengths) > 8 or sum(length <= 10 for length in lengths) < 0.75 * len(lengths):
+        yield f"not half of the code cells have 8 lines or less, or not three of four 10: {lengths}"
     for cell in lesson.code:
-        if len(cell.source.splitlines()) > 40:
+        if len(cell.source.splitlines()) > 30:
             yield f"a cell of {len(cell.source.splitlines())} lines: {cell.source[:60]!r}"
+        if long := [line for line in cell.source.splitlines() if len(line) > 100]:
+            yield f"a line of {len(long[0])} characters: {long[0][:60]!r}"
+
+
+def text_before_code(lesson):
+    for before, cell in zip(lesson.notebook.cells, lesson.notebook.cells[1:]):
+        if before.cell_type == cell.cell_type == "code":
+            yield f"code right after code: {cell.source[:60]!r}"
+
+
+def few_tricky_boxes(lesson):
+    if lesson.text.count("### Tricky: ") > 3:
+        yield "more than three Tricky boxes"
+
+
+def answers_unfold(lesson):
+    """Each question has an answer that unfolds; two exercises have starter code, and a notebook of solutions."""
+    parts = dict(re.findall(r"^## (.+?)$(.*?)(?=^## |\Z)", lesson.text, re.M | re.S))
+    asked, exercises = parts.get("Check yourself", ""), parts.get("Exercises", "")
+    if not (count := len(re.findall(r"^\d\. ", asked, re.M))) or count != asked.count("<details>"):
+        yield f"{count} questions, {asked.count('<details>')} answers behind <details>"
+    if exercises.count("```python") != 2:
+        yield f"{exercises.count('```python')} exercises with starter code, not 2"
+    if f"](solutions/{lesson.path.name})" not in exercises:
+        yield "no link to its solutions"
+
+
+def one_page(lesson):
+    if lesson.path.name.startswith("00"):
+        lines = [x for cell in lesson.code for x in cell.source.splitlines() if x.strip()]
+        if len(lines) > 90 or "colorize_utils" in "\n".join(lines):
+            yield f"{len(lines)} lines of code, over 90, or our package is in them"
+
+
+def plain_code(lesson):
+    """What a student would paste into coursework unchanged."""
+    exported = "\n\n".join(cell.source for cell in lesson.code if "#| export" in cell.source)
+    for node in ast.walk(ast.parse(exported)):
+        if isinstance(node, (ast.Raise, ast.Try, ast.NamedExpr)) or getattr(node, "id", "") == "isinstance":
+            yield f"exported code is not plain: {ast.unparse(node)[:60]!r}"
+        if isinstance(node, ast.FunctionDef):
+            said = len((ast.get_docstring(node) or "").splitlines())
+            if said > node.end_lineno - node.lineno - said:
+                yield f"the docstring of {node.name} is longer than its code"
+            if sum(isinstance(part, ast.Assert) for part in ast.walk(node)) > 1:
+                yield f"{node.name} has more than one assert"
 
 
 def module_equals_lesson(lesson):
@@ -199,7 +275,7 @@ def no_places(lesson):
 
 
 def has_its_parts(lesson):
-    for part in PARTS:
+    for part in ONE_PAGE if lesson.path.name.startswith("00") else PARTS:
         if part not in lesson.text:
             yield f"there is no {part!r}"
     if "TODO" in lesson.text:
@@ -212,8 +288,8 @@ def has_its_parts(lesson):
 
 RULES = [
     executed_in_order, no_errors, notebook_format, unique_ids, no_widgets, badge_equals_path, small_file,
-    no_relative_images, same_setup, local_links_exist, knobs_in_one_cell, knobs_are_checked, timings_are_tagged, results_are_measured,
-    short_cells, module_equals_lesson, no_printed_arrays, no_places, has_its_parts,
+    no_relative_images, same_setup, local_links_exist, knobs_in_one_cell, timings_are_tagged, results_are_measured,
+    short_to_read, short_cells, text_before_code, few_tricky_boxes, answers_unfold, one_page, plain_code, module_equals_lesson, no_printed_arrays, no_places, has_its_parts,
 ]  # fmt: skip
 
 
