@@ -25,7 +25,8 @@ def photograph(name: str) -> torch.Tensor:
     """One of scikit-image's shipped photographs as uint8 RGB (3, H, W)."""
     import skimage.data
 
-    return torch.from_numpy(getattr(skimage.data, name)().copy()).permute(2, 0, 1)
+    photo = torch.from_numpy(getattr(skimage.data, name)().copy())  # (H, W, 3), or grey (H, W)
+    return photo.permute(2, 0, 1) if photo.ndim == 3 else photo.repeat(3, 1, 1)
 
 
 def random_squares(photo: torch.Tensor, count: int, size: int, generator) -> torch.Tensor:
