@@ -8,9 +8,8 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from colorize_utils.lab import from_network, rgb_to_lab
-from colorize_utils.metrics import (
-    PaintColor, PaintMean, auc, balanced_auc, color_frequency, colorfulness, psnr, rarity,
-)  # fmt: skip
+from colorize_utils.metrics import PaintColor, PaintMean, auc, balanced_auc, color_frequency
+from colorize_utils.metrics import colorfulness, psnr, rarity
 from colorize_utils.moving_average import MovingAverage
 from colorize_utils.similarity import delta_e, ssim
 

@@ -16,7 +16,8 @@ from colorize_utils.data import Images
 from colorize_utils.files import checkpoint
 from colorize_utils.lab import from_network, to_network
 from colorize_utils.losses import ClassCrossEntropy, WeightedMSE, rarity_weights
-from colorize_utils.metrics import PaintMean, ab_cells, color_frequency, colorfulness, measure
+from colorize_utils.measuring import measure
+from colorize_utils.metrics import PaintMean, ab_cells, color_frequency, colorfulness
 from colorize_utils.training import PaintGrey, fit
 from colorize_utils.unet import UNet
 

@@ -16,7 +16,8 @@ from runner import DEVICE, alone, cifar100, command_line, read, result, rounded,
 
 from colorize_utils.data import Images, is_grey, load_images
 from colorize_utils.files import checkpoint
-from colorize_utils.metrics import PaintMean, color_frequency, measure
+from colorize_utils.measuring import measure
+from colorize_utils.metrics import PaintMean, color_frequency
 from colorize_utils.training import PaintGrey, fit, train_epoch, validation_error
 from colorize_utils.unet import UNet
 from colorize_utils.visualization import predict

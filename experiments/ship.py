@@ -17,7 +17,8 @@ from runner import DEVICE, RESULTS, cifar100, command_line, read, result, rounde
 from colorize_utils.data import Images
 from colorize_utils.files import checkpoint
 from colorize_utils.losses import ClassCrossEntropy, gamut_cells, rarity_weights
-from colorize_utils.metrics import color_frequency, measure
+from colorize_utils.measuring import measure
+from colorize_utils.metrics import color_frequency
 from colorize_utils.shipped import load_shipped, place
 
 SETTINGS = {"base_width": 16, "loss": "cross-entropy", "optimizer": "Adam", "batch_size": 32}

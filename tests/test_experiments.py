@@ -11,7 +11,8 @@ import runner
 import ship
 import torch
 
-from colorize_utils.metrics import color_frequency, measure
+from colorize_utils.measuring import measure
+from colorize_utils.metrics import color_frequency
 
 SMALL = f"""
 import sys

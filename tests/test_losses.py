@@ -11,7 +11,8 @@ from colorize_utils import losses
 from colorize_utils.files import checkpoint
 from colorize_utils.lab import to_network
 from colorize_utils.losses import AnnealedMean, ClassCrossEntropy, WeightedMSE, rarity_weights
-from colorize_utils.metrics import ab_cells, color_frequency, measure
+from colorize_utils.measuring import measure
+from colorize_utils.metrics import ab_cells, color_frequency
 from colorize_utils.training import fit
 from colorize_utils.unet import UNet
 

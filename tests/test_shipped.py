@@ -9,7 +9,8 @@ from colorize_utils.data import load_images, photograph
 from colorize_utils.files import checkpoint
 from colorize_utils.lab import rgb_to_lab
 from colorize_utils.losses import gamut_cells
-from colorize_utils.metrics import color_frequency, colorfulness, measure
+from colorize_utils.measuring import measure
+from colorize_utils.metrics import color_frequency, colorfulness
 from colorize_utils.shipped import PATH, load_shipped
 from colorize_utils.visualization import predict
 
