@@ -1,8 +1,8 @@
 """The lessons as files, and every lesson executed on a real kernel with its knobs turned down."""
 
+import ast
 import os
 import re
-import shutil
 import subprocess
 import sys
 
@@ -10,9 +10,9 @@ import generate
 import lessons as tool
 import nbformat
 import pytest
-from colab import twice
 from conftest import python
 from lessons import ROOT, code, read
+from nbclient.exceptions import CellExecutionError
 
 LESSONS = tool.lessons()
 QUICK = {"DATA": "sample", "IMAGE_SIZE": 16, "BASE_WIDTH": 4, "EPOCHS": 1, "BATCH_SIZE": 64}
@@ -53,36 +53,85 @@ def test_make_run_opens_with_coloured_photographs(tmp_path):
     assert tool.colored_photographs(tmp_path).stat().st_size > 50_000
 
 
-def run_alone(path, folder, env):
-    """A lesson, and nothing else, in a folder: no complaint, every picture; returns what it printed."""
-    again = path.stem.startswith("04")  # Run all, and once more in the same kernel
-    (twice if again else shutil.copy)(path, folder / path.name)
-    notebook = read(folder / path.name)
-    code(notebook)[-1].source += "\nimport colorize_utils\nprint('FROM', colorize_utils.__file__)"
-    nbformat.write(notebook, folder / path.name)
-    done = tool.execute(folder / path.name, values=QUICK, folder=folder, env=env, watch=True)
+def run(path, source, folder, env=None, **knobs):
+    """Execute a notebook in a folder: no complaint; returns it, executed."""
+    nbformat.write(source, folder / path.name)
+    done = tool.execute(folder / path.name, values=QUICK | knobs, folder=folder, env=env, watch=True)
     outputs = [output for cell in code(done) for output in cell.outputs]
     assert [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"] == []
-    assert str(done).count("'image/jpeg'") == str(notebook).count("'image/jpeg'")
-    printed = "".join(map(tool.text_of, done.cells))
-    assert f"FROM {folder / 'image-colorization-unet'}" in printed
-    return printed
+    return done
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
-def test_a_lesson_opened_alone_in_an_empty_folder_works(path, elsewhere, tmp_path):
-    printed = run_alone(path, tmp_path, elsewhere)
-    run = tmp_path / "image-colorization-unet" / "data" / "runs" / "sample_16px_w4"
-    if path.stem.startswith("04"):  # and lesson 05 shows the net that it left
-        assert "training for" not in run_alone(LESSONS[4], tmp_path, elsewhere)
-    if path.stem.startswith("05"):
-        assert "training for about half a minute" in printed
-        assert (run / "before_after.jpg").stat().st_size > 10_000
+def test_a_lesson_opened_alone_in_an_empty_folder_works_with_every_cell_run_twice(
+    path, elsewhere, tmp_path
+):
+    notebook = read(path)
+    pictures = str(notebook).count("'image/jpeg'")
+    again = [nbformat.from_dict({**cell, "id": f"again-{i}"}) for i, cell in enumerate(notebook.cells)]
+    notebook.cells = [cell for pair in zip(notebook.cells, again) for cell in pair]
+    if not path.name.startswith("00"):
+        code(notebook)[-1].source += "\nimport colorize_utils\nprint('FROM', colorize_utils.__file__)"
+    done = run(path, notebook, tmp_path, elsewhere)
+    assert str(done).count("'image/jpeg'") == 2 * pictures
+    if not path.name.startswith("00"):
+        assert f"FROM {tmp_path / 'image-colorization-unet'}" in "".join(map(tool.text_of, done.cells))
+
+
+def defined_and_used(cell) -> tuple[set, set]:
+    """The names that a cell binds, and those that it reads."""
+    tree = ast.parse("\n".join(line for line in cell.source.splitlines() if line[:1] not in "%!"))
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    made = {node.id for node in names if not isinstance(node.ctx, ast.Load)}
+    made |= {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    made |= {(n.asname or n.name).split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.alias)}
+    return made, {node.id for node in names if isinstance(node.ctx, ast.Load)}
+
+
+def needed_later(cells, i) -> set:
+    """The names that cell i defines and a later one reads."""
+    return defined_and_used(cells[i])[0] & set().union(*(defined_and_used(c)[1] for c in cells[i + 1 :]))
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_a_lesson_works_without_the_cells_that_no_later_cell_needs(path, copy_course, tmp_path):
+    notebook = read(path)
+    cells = code(notebook)
+    left_out = [cell for i, cell in enumerate(cells) if not needed_later(cells, i)]
+    assert left_out
+    notebook.cells = [cell for cell in notebook.cells if cell not in left_out]
+    copy_course(tmp_path)
+    run(path, notebook, tmp_path / "notebooks")
+
+
+@pytest.mark.skipif("STRESS" not in os.environ, reason="minutes; make test-all")
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_a_cell_that_is_needed_and_was_left_out_is_named(path, copy_course, tmp_path):
+    copy_course(tmp_path)
+    for i in range(len(code(read(path)))):
+        notebook = read(path)
+        cells = code(notebook)
+        if not (needed := needed_later(cells, i)):
+            continue
+        notebook.cells.remove(cells[i])
+        nbformat.write(notebook, tmp_path / "notebooks" / path.name)
+        try:
+            tool.execute(tmp_path / "notebooks" / path.name, values=QUICK, folder=tmp_path / "notebooks")
+        except CellExecutionError as error:
+            said = str(error).strip().splitlines()[-1]
+            missing = re.search("name '(.+)' is not defined|No module named '(colorize_utils)", said)
+            assert missing and {missing[1]} <= needed | {None}, (i, said)
+
+
+@pytest.mark.parametrize("path", tool.solutions(), ids=lambda path: path.stem)
+def test_the_solutions_of_a_lesson_run(path, copy_course, tmp_path):
+    copy_course(tmp_path)
+    run(path, read(path), tmp_path / "notebooks" / "solutions")
 
 
 def setup(folder, env):
     which = "\nimport colorize_utils.lab as lab\nprint(lab.__file__)"
-    return python(code(read(LESSONS[0]))[0].source + which, folder, env)
+    return python(code(read(tool.chosen("01")[0]))[0].source + which, folder, env)
 
 
 def test_setup_clones_shallowly_only_once_and_imports_no_other_copy(elsewhere, tmp_path):

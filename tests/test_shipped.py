@@ -11,24 +11,42 @@ from colorize_utils.lab import rgb_to_lab
 from colorize_utils.losses import gamut_cells
 from colorize_utils.measuring import measure
 from colorize_utils.metrics import color_frequency, colorfulness
-from colorize_utils.shipped import PATH, load_shipped
+from colorize_utils.shipped import load_shipped, place
 from colorize_utils.visualization import predict
 
-ROOT = Path(__file__).parents[1]
-RESULT = json.loads((ROOT / "data" / "results" / "checkpoint.json").read_text())
+RESULTS = Path(__file__).parents[1] / "data" / "results"
+NETS = {"rare_colors_w16": ("checkpoint", 261), "mse_w16": ("checkpoint_mse", 2)}  # result, channels
 
 
-def test_it_is_the_small_file_that_was_measured_with_its_settings_metrics_and_weights():
-    content = PATH.read_bytes()
-    assert hashlib.sha256(content).hexdigest() == RESULT["sha256"], "run experiments/ship.py"
-    assert len(content) == RESULT["bytes"] <= 4_500_000
-    content = checkpoint.read(PATH)
-    assert content["architecture"] == {"in_channels": 1, "out_channels": 261, "base_width": 16}
+def result(name: str) -> dict:
+    return json.loads((RESULTS / f"{NETS[name][0]}.json").read_text())
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_it_is_the_small_file_that_was_measured_with_its_settings_and_metrics(name):
+    content, measured = place(name).read_bytes(), result(name)
+    assert hashlib.sha256(content).hexdigest() == measured["sha256"], "run experiments/ship.py"
+    assert len(content) == measured["bytes"] <= 4_500_000
+    content = checkpoint.read(place(name))
+    assert content["architecture"] == {"in_channels": 1, "out_channels": NETS[name][1], "base_width": 16}
     assert all(x.dtype == torch.float16 for x in content["model"].values() if x.dim() > 1)
     info = content["info"]
-    assert info["metrics"] == RESULT["metrics"] and info["settings"] == RESULT["settings"]
-    weights = info["loss"]["weights"]
-    assert weights.shape == (23, 23) and weights[gamut_cells()].min() > 0
+    assert info["metrics"] == measured["metrics"] and info["settings"] == measured["settings"]
+    if name == "rare_colors_w16":
+        weights = info["loss"]["weights"]
+        assert weights.shape == (23, 23) and weights[gamut_cells()].min() > 0
+
+
+def test_the_squared_error_paints_sepia_and_the_other_does_not():
+    strength = {}
+    for name in NETS:
+        model = load_shipped(name=name)[0]
+        photos = [photograph(photo)[None] for photo in ("astronaut", "coffee", "chelsea")]
+        strength[name] = sum(
+            colorfulness(predict(model, photo, short_side=32)).item() for photo in photos
+        )
+    truth = sum(colorfulness(photo).item() for photo in photos)
+    assert strength["mse_w16"] < 0.5 * truth and strength["mse_w16"] < 0.6 * strength["rare_colors_w16"]
 
 
 def test_it_colours_photographs_that_it_never_saw():
@@ -44,10 +62,11 @@ def test_it_colours_photographs_that_it_never_saw():
     assert b["rocket"][:150].mean() < -5 < 5 < b["chelsea"].mean()  # blue sky, warm fur
 
 
-def test_it_scores_what_its_file_says(real_cifar100):
+@pytest.mark.parametrize("name", NETS)
+def test_it_scores_what_its_file_says(name, real_cifar100):
     images = load_images("cifar100", real_cifar100, download=False)
     frequency = color_frequency(torch.cat([images.train, images.validation]))
-    model, info = load_shipped()
+    model, info = load_shipped(name=name)
     found = measure(model, images.test, frequency)
-    for name, value in info["metrics"].items():
-        assert found[name] == pytest.approx(value, rel=1e-3), name
+    for metric, value in info["metrics"].items():
+        assert found[metric] == pytest.approx(value, rel=1e-3), metric

@@ -14,10 +14,10 @@ from functools import cached_property
 from pathlib import Path
 
 import nbformat
-from generate import lessons
+from generate import lessons, solutions
 from lessons import code, knobs
 
-KNOBS = set("DATA IMAGE_SIZE BASE_WIDTH BATCH_SIZE EPOCHS LEARNING_RATE SEED CHECKPOINT_DIR".split())
+KNOBS = set("DATA IMAGE_SIZE BASE_WIDTH BATCH_SIZE EPOCHS LEARNING_RATE SEED".split())
 NUMBER = r"(?:[-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf)|True|False)"
 MANY = rf"[\[(][\[(\s]*{NUMBER}(?:[\s,\[\]]+{NUMBER}){{10,}}"  # eleven numbers in brackets
 CUT = rf"[\[(][\[(\s]*{NUMBER}[^()]*?[\s,\[]\.\.\."  # so many that the print left some out
@@ -49,7 +49,8 @@ class Lesson:
     """A notebook as it stands on the disk: `raw` JSON, and what nbformat makes of it."""
 
     def __init__(self, path: Path):
-        self.path, self.repository = path, path.parents[1]
+        self.path, self.is_solution = path, path.parent.name == "solutions"
+        self.repository = path.parents[2 if self.is_solution else 1]
         self.raw = json.loads(path.read_text(encoding="utf-8"))
 
     @cached_property
@@ -119,7 +120,7 @@ def no_widgets(lesson):
 
 def badge_equals_path(lesson):
     badge = lesson.notebook.cells[0].source.splitlines()[0]
-    if not badge.endswith(f"/blob/main/notebooks/{lesson.path.name})"):
+    if not badge.endswith(f"/blob/main/{lesson.path.relative_to(lesson.repository).as_posix()})"):
         yield f"the badge does not open {lesson.path.name}: {badge}"
 
 
@@ -135,13 +136,16 @@ def no_relative_images(lesson):
 
 
 def same_setup(lesson):
-    setup, first = lesson.code[0], Lesson(min(lesson.path.parent.glob("01_*.ipynb"))).code[0]
     if lesson.path.name.startswith("00"):
         return  # it needs nothing of ours
+    setup, first = lesson.code[0], next((lesson.repository / "notebooks").glob("01_*.ipynb"))
+    wanted = Lesson(first).code[0].source
+    if lesson.is_solution:  # a folder deeper
+        wanted = wanted.replace('".."', '"../.."').replace('"../colorize', '"../../colorize')
+    if setup.source != wanted or not wanted.startswith("# @title Setup"):
+        yield "the setup cell is not that of lesson 01, with its title"
     if len(setup.source.splitlines()) > 6:
         yield "the setup cell has more than 6 lines"
-    if setup.source != first.source or not setup.source.startswith("# @title Setup"):
-        yield "the setup cell is not that of lesson 01, with its title"
     if setup.metadata != {"cellView": "form"}:
         yield f"the setup cell is not tagged as a form, which Colab collapses: {setup.metadata}"
 
@@ -216,6 +220,8 @@ def few_tricky_boxes(lesson):
 
 def answers_unfold(lesson):
     """Each question has an answer that unfolds; two exercises have starter code, and a notebook of solutions."""
+    if lesson.path.name.startswith("00"):
+        return
     parts = dict(re.findall(r"^## (.+?)$(.*?)(?=^## |\Z)", lesson.text, re.M | re.S))
     asked, exercises = parts.get("Check yourself", ""), parts.get("Exercises", "")
     if not (count := len(re.findall(r"^\d\. ", asked, re.M))) or count != asked.count("<details>"):
@@ -237,7 +243,10 @@ def plain_code(lesson):
     """What a student would paste into coursework unchanged."""
     exported = "\n\n".join(cell.source for cell in lesson.code if "#| export" in cell.source)
     for node in ast.walk(ast.parse(exported)):
-        if isinstance(node, (ast.Raise, ast.Try, ast.NamedExpr)) or getattr(node, "id", "") == "isinstance":
+        if (
+            isinstance(node, (ast.Raise, ast.Try, ast.NamedExpr))
+            or getattr(node, "id", "") == "isinstance"
+        ):
             yield f"exported code is not plain: {ast.unparse(node)[:60]!r}"
         if isinstance(node, ast.FunctionDef):
             said = len((ast.get_docstring(node) or "").splitlines())
@@ -287,18 +296,24 @@ def has_its_parts(lesson):
 
 
 RULES = [
-    executed_in_order, no_errors, notebook_format, unique_ids, no_widgets, badge_equals_path, small_file,
-    no_relative_images, same_setup, local_links_exist, knobs_in_one_cell, timings_are_tagged, results_are_measured,
-    short_to_read, short_cells, text_before_code, few_tricky_boxes, answers_unfold, one_page, plain_code, module_equals_lesson, no_printed_arrays, no_places, has_its_parts,
+    executed_in_order, no_errors, notebook_format, unique_ids, no_widgets, badge_equals_path, small_file, no_relative_images,
+    same_setup, local_links_exist, timings_are_tagged, results_are_measured, text_before_code, no_printed_arrays, no_places,
+]  # fmt: skip
+# ... and these for lessons, but not for their solutions
+OF_A_LESSON = [
+    knobs_in_one_cell, short_to_read, short_cells, few_tricky_boxes, answers_unfold, one_page, plain_code, module_equals_lesson,
+    has_its_parts,
 ]  # fmt: skip
 
 
 def complaints(path: Path) -> list[str]:
-    """What is wrong with a lesson, by every rule."""
-    return [f"{path.name}, {rule.__name__}: {what}" for rule in RULES for what in rule(Lesson(path))]
+    """What is wrong with a lesson, or with its solutions, by every rule."""
+    lesson = Lesson(path)
+    rules = RULES if lesson.is_solution else RULES + OF_A_LESSON
+    return [f"{path.name}, {rule.__name__}: {what}" for rule in rules for what in rule(lesson)]
 
 
 if __name__ == "__main__":
-    found = [complaint for path in lessons() for complaint in complaints(path)]
+    found = [complaint for path in lessons() + solutions() for complaint in complaints(path)]
     print(*found, sep="\n")
     sys.exit(bool(found))

@@ -20,6 +20,10 @@ def lessons() -> list[Path]:
     return sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
 
+def solutions() -> list[Path]:
+    return sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
+
+
 def result(name: str) -> dict:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
@@ -92,7 +96,7 @@ def filled(text: str) -> str:
 
 def main() -> None:
     owner = repository().split("/")[-2]
-    for path in [ROOT / "README.md", *lessons()]:
+    for path in [ROOT / "README.md", *lessons(), *solutions()]:
         text = REPOSITORY.sub(rf"\g<1>{owner}", filled(path.read_text(encoding="utf-8")))
         path.write_text(text, encoding="utf-8", newline="\n")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import generate
 import nbformat
-from generate import RESULTS, ROOT, lessons
+from generate import RESULTS, ROOT, lessons, solutions
 from nbclient import NotebookClient
 from tqdm import tqdm
 
@@ -53,7 +53,7 @@ def set_knobs(notebook, values: dict) -> None:
 
 
 def execute(source, target=None, values=None, folder=NOTEBOOKS, env=None, watch=False, kernel="python3"):
-    """Run a lesson on a fresh kernel, keep it, even if it fails; `watch` complains of figures without a title."""
+    """Run a lesson on a fresh kernel, keep it, even if it fails; `watch` complains of its figures."""
     notebook = read(source)
     set_knobs(notebook, values or {})
     arguments = ["--log-level=ERROR"]  # else the kernel warns of TCP on this machine
@@ -81,7 +81,8 @@ def export(number: str = "") -> None:
     from nbdev.export import nb_export
 
     for path in chosen(number):
-        nb_export(str(path), str(ROOT / "colorize_utils"))
+        if any("#| export" in cell.source for cell in code(read(path))):
+            nb_export(str(path), str(ROOT / "colorize_utils"))
 
 
 def chosen(number: str) -> list[Path]:
@@ -93,68 +94,56 @@ def chosen(number: str) -> list[Path]:
 
 
 def run(pairs: list[str]) -> None:
-    """All lessons in order, executed copies, checkpoint and pictures under data/runs/, a table at the end.
-
-    Without knobs every run starts afresh; with knobs it has a folder of its own, and training goes on there.
-    """
-    values = parse(pairs)
-    named = "_".join(f"{key}={Path(str(value)).name}" for key, value in sorted(values.items()))
-    folder = ROOT / "data" / "runs" / (f"course_{named}" if values else "course")
-    if folder.exists() and not values:
-        shutil.rmtree(folder)
-    values = {"CHECKPOINT_DIR": folder.relative_to(ROOT).as_posix(), **values}
-    print("by the shipped net, without training:", colored_photographs(folder), flush=True)
-    results = ""
+    """All lessons in order, executed copies under data/runs/course; pictures and lesson 06's table at the end."""
+    values, folder = parse(pairs), ROOT / "data" / "runs" / "course"
+    shutil.rmtree(folder, ignore_errors=True)
     for path in lessons():
         start = time.perf_counter()
-        results += results_of(execute(path, folder / path.name, values))
+        done = execute(path, folder / path.name, values)
         print(f"{path.stem}: about {time.perf_counter() - start:.0f} s", flush=True)
-    drawn = (ROOT / values["CHECKPOINT_DIR"]).glob("*/before_after.jpg")
-    print(f"\n{results}\nbefore and after: {max(drawn, key=os.path.getmtime)}")
-    print(f"executed lessons: {folder}")
+        print(
+            *(text_of(c) for c in code(done) if "results" in c.metadata.get("tags", [])), sep="", end=""
+        )
+    print(f"executed lessons: {folder}\nphotographs in colour: {colored_photographs(folder)}")
 
 
 def colored_photographs(folder: Path) -> Path:
-    """Grey, prediction and truth of the shipped photographs, by the shipped checkpoint, as a picture in `folder`."""
+    """Photographs that the shipped net never saw, in grey, in its colours and in their own, as a picture in `folder`."""
     import matplotlib
 
     matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
     from colorize_utils.data import photograph
     from colorize_utils.shipped import load_shipped
-    from colorize_utils.visualization import compare, predict
+    from colorize_utils.training import PaintGrey
+    from colorize_utils.visualization import predict, show
 
-    model, _ = load_shipped()
-    photos = [photograph(name) for name in ("coffee", "chelsea", "rocket", "astronaut")]
-    figure = compare(photos, [predict(model, photo[None], short_side=32)[0] for photo in photos])
+    model, rows, names = load_shipped()[0], [], ("camera", "rocket", "astronaut")
+    for photo in map(photograph, names):
+        grey = predict(PaintGrey(), photo[None])[0]
+        rows.append([grey, predict(model, photo[None], short_side=32)[0], photo])
+    rows[0].pop()  # this one was always black and white
+    show(rows, ("grey", "colours by the net", "truth"), names)
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / "shipped.jpg", dpi=150)
+    plt.savefig(folder / "shipped.jpg")
     return folder / "shipped.jpg"
 
 
-def results_of(notebook) -> str:
-    """The table that lesson 05 prints: a line for the headings, then part, grey, U-Net. "" elsewhere."""
-    return "".join(text_of(c) for c in code(notebook) if "results" in c.metadata.get("tags", []))
-
-
 def refresh(number: str = "") -> None:
-    """Export, execute and clean the committed lessons, or one (after 04: with 04's last checkpoint); generate."""
+    """Export, execute and clean the committed lessons and their solutions, or those of one; generate."""
     import torch
 
     export(number)
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     stamp = f"Last run: {datetime.date.today()}, Python {versions['python']}, torch {versions['torch']}."
-    kept = ROOT / "data" / "runs" / "refresh"
-    if kept.exists() and number in ("", "04"):  # lesson 04 trains afresh
-        shutil.rmtree(kept)
-    values = {"DATA": "sample", "BASE_WIDTH": 16, "CHECKPOINT_DIR": kept.relative_to(ROOT).as_posix()}
     seconds = json.loads((RESULTS / "lessons.json").read_text())["seconds"]
-    for path in chosen(number):
-        print(path.name, flush=True)
-        original, start = read(path), time.perf_counter()
-        notebook = execute(path, kept / path.name, values, watch=True)
-        seconds[path.stem] = round(time.perf_counter() - start)
-        for cell, before in zip(notebook.cells, original.cells):
-            cell.source = before.source  # with its own knobs
+    for path in chosen(number) + [path for path in solutions() if path.name.startswith(number)]:
+        print(path.relative_to(NOTEBOOKS), flush=True)
+        start = time.perf_counter()
+        notebook = execute(path, folder=path.parent, watch=True)
+        if path.parent == NOTEBOOKS:
+            seconds[path.stem] = round(time.perf_counter() - start)
         clean(notebook)
         notebook.cells[0].source = re.sub(r"\*Last run.*\*", f"*{stamp}*", notebook.cells[0].source)
         nbformat.write(notebook, path)
