@@ -8,12 +8,20 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from colorize_utils.lab import from_network, rgb_to_lab
-from colorize_utils.metrics import PaintColor, PaintMean, auc, balanced_auc, color_frequency
-from colorize_utils.metrics import colorfulness, psnr, rarity
+from colorize_utils.metrics import (
+    PaintColor,
+    PaintMean,
+    auc,
+    balanced_auc,
+    color_frequency,
+    colorfulness,
+    psnr,
+    rarity,
+)
 from colorize_utils.moving_average import MovingAverage
 from colorize_utils.similarity import delta_e, ssim
 
-COLUMNS = {"psnr": ("PSNR", 2), "ssim": ("SSIM", 3), "delta_e": ("ΔE00", 2), "auc": ("AuC", 2)}
+COLUMNS = {"psnr": ("PSNR", 2), "ssim": ("SSIM", 4), "delta_e": ("ΔE00", 2), "auc": ("AuC", 2)}
 COLUMNS |= {"balanced_auc": ("balanced", 2), "share": ("colour, %", 0)}  # title, digits
 
 
@@ -72,20 +80,16 @@ def with_error(found: list[float], digits: int) -> str:
 
 
 def score_table(scores: dict, title: str = "") -> str:
-    """What `evaluate` returns as text, or {name: [scores of each seed]}; of ΔE00, less is better.
+    """{name: scores} of `evaluate`, or {name: [scores of each seed]}, as text; of ΔE00, less is better.
 
     The last column is the colourfulness, in per cent of the truth's.
     """
-    lines = {title: [heading for heading, _ in COLUMNS.values()]}
-    for name, seeds in scores.items():
-        seeds = [seeds] if isinstance(seeds, dict) else seeds
-        factor = {"share": 100}
-        lines[name] = [
-            with_error([factor.get(key, 1) * score[key] for score in seeds], digits)
-            for key, (_, digits) in COLUMNS.items()
-        ]
-    wide = max(map(len, lines))
-    space = max(len(cell) for cells in lines.values() for cell in cells) + 2
-    return "\n".join(
-        f"{name:<{wide}}" + "".join(f"{c:>{space}}" for c in cells) for name, cells in lines.items()
-    )
+    names, columns = [title, *scores], []
+    for key, (heading, digits) in COLUMNS.items():
+        cells, factor = [heading], 100 if key == "share" else 1
+        for seeds in scores.values():
+            seeds = [seeds] if isinstance(seeds, dict) else seeds
+            cells.append(with_error([factor * score[key] for score in seeds], digits))
+        columns.append([cell.rjust(max(map(len, cells)) + 2) for cell in cells])
+    names = [name.ljust(max(map(len, names))) for name in names]
+    return "\n".join(map("".join, zip(names, *columns)))
