@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['predict', 'predict_small', 'show', 'compare', 'ab_density']
 
-# %% ../notebooks/05_visualization.ipynb #51544f8b
+# %% ../notebooks/05_visualization.ipynb #34c2fa0c
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
@@ -23,25 +23,21 @@ def predict(model: nn.Module, rgb: torch.Tensor, short_side: int | None = None) 
     model.eval()
     colored = []
     for part in rgb.split(64):
-        L, _ = to_network(part.to(device))
+        L, _ = to_network(part.to(device))  # (B, 1, H, W)
         ab = model(L) if short_side is None else predict_small(model, L, short_side)
         colored.append(from_network(L, ab).cpu())
     model.train(training)
     return torch.cat(colored)
 
-# %% ../notebooks/05_visualization.ipynb #5ma11c0d
+# %% ../notebooks/05_visualization.ipynb #c9920c88
 def predict_small(model: nn.Module, L: torch.Tensor, short_side: int) -> torch.Tensor:
-    """Predict ab at `short_side` pixels, the scale of the training pictures, and enlarge it.
-
-    L is (B, 1, H, W), on the model's device; the result (B, 2, H, W).
-    """
-    height, width = L.shape[2:]
-    scale = short_side / min(height, width)
-    size = (round(scale * height), round(scale * width))
+    """Predict ab (B, 2, H, W) for L (B, 1, H, W) at `short_side` pixels, and enlarge it."""
+    scale = short_side / min(L.shape[2:])
+    size = [round(scale * side) for side in L.shape[2:]]
     small = F.interpolate(L, size=size, mode="bilinear", antialias=True)
-    return F.interpolate(model(small), size=(height, width), mode="bicubic")
+    return F.interpolate(model(small), size=L.shape[2:], mode="bicubic")
 
-# %% ../notebooks/05_visualization.ipynb #dbcb955c
+# %% ../notebooks/05_visualization.ipynb #bb07b301
 def show(rows, columns=(), labels=()) -> None:
     """Draw rows of pictures, with titles above the columns and labels left of the rows.
 
@@ -49,22 +45,21 @@ def show(rows, columns=(), labels=()) -> None:
     """
     count = max(len(row) for row in rows)
     heights = [max(picture.shape[-2] / picture.shape[-1] for picture in row) for row in rows]
-    figure, axes = plt.subplots(
-        len(rows), count, figsize=(9, 9 / count * sum(heights) + 0.3), dpi=144,
-        squeeze=False, layout="constrained", gridspec_kw={"height_ratios": heights},
-    )  # fmt: skip
-    for row, line in zip(rows, axes):
-        for axis in line:
-            axis.set(xticks=[], yticks=[], frame_on=False)
-        for picture, axis in zip(row, line):
-            axis.imshow(picture.expand(3, *picture.shape[-2:]).permute(1, 2, 0).cpu())
-    for title, axis in zip(columns, axes[0]):
+    size = (9.2, 9.2 / count * sum(heights) + 0.3)  # in inches
+    style = dict(dpi=144, squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(len(rows), count, figsize=size, height_ratios=heights, **style)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[], frame_on=False)
+    for line, row in zip(axes, rows):
+        for axis, picture in zip(line, row):
+            axis.imshow(picture.expand(3, *picture.shape[-2:]).permute(1, 2, 0).cpu().numpy())
+    for axis, title in zip(axes[0], columns):
         axis.set_title(title)
-    for label, axis in zip(labels, axes[:, 0]):
+    for axis, label in zip(axes[:, 0], labels):
         axis.set_ylabel(label)
     plt.show()
 
-
+# %% ../notebooks/05_visualization.ipynb #58c1209e
 def compare(pictures, predictions, labels=()) -> None:
     """Rows of grey, prediction and truth: uint8 RGB (3, H, W) and what `predict` made of each."""
     assert len(pictures) == len(predictions), "each picture needs one prediction"
@@ -74,7 +69,7 @@ def compare(pictures, predictions, labels=()) -> None:
         rows.append([from_network(L, 0 * ab)[0], prediction, truth])
     show(rows, ("grey", "prediction", "truth"), labels)
 
-# %% ../notebooks/05_visualization.ipynb #e1268758
+# %% ../notebooks/05_visualization.ipynb #fa3805b9
 def ab_density(ab: torch.Tensor) -> torch.Tensor:
     """Log10 of each cell's share of pixels in the ab plane: ab/110 -> (110, 110), rows are b."""
     points = (ab.float() * 110).permute(0, 2, 3, 1).reshape(-1, 2).cpu()
