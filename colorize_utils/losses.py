@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['gamut_cells', 'rarity_weights', 'pixel_weights', 'WeightedMSE', 'soft_encode', 'ClassCrossEntropy', 'AnnealedMean']
 
-# %% ../notebooks/07_rare_colors.ipynb #df0c3f4c
+# %% ../notebooks/07_rare_colors.ipynb #48b73d91
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -13,97 +13,78 @@ from .metrics import ab_cells
 
 
 def gamut_cells() -> torch.Tensor:
-    """The cells of 10 units of ab that hold a colour of sRGB: bool (23, 23), rows along b."""
+    """Which cells of 10 units of ab hold a colour of the screen: bool (23, 23), rows along b."""
     levels = torch.arange(0, 256, 3, dtype=torch.uint8)  # 0 and 255 among them
     colors = torch.cartesian_prod(levels, levels, levels)  # (636056, 3)
     cells = ab_cells(to_network(colors.T[None, :, :, None])[1])
     return torch.bincount(cells.flatten(), minlength=23 * 23).view(23, 23) > 0
 
-# %% ../notebooks/07_rare_colors.ipynb #033043f3
+
 def rarity_weights(frequency: torch.Tensor, power=1.0, uniform=0.5) -> torch.Tensor:
-    """What a pixel counts by its true colour: (23, 23), about 1 in the mean of training pixels."""
+    """What a pixel of each colour counts: (23, 23), about 1 in the mean of training pixels."""
     frequency = frequency / frequency.sum()
     mixed = (1 - uniform) * frequency + uniform / gamut_cells().sum()
-    weights = mixed**-power  # power 1, uniform ½: Zhang, Isola and Efros (2016), equation 4
+    weights = mixed**-power
     return weights / (frequency * weights).sum()
 
-# %% ../notebooks/07_rare_colors.ipynb #a6116bc5
+
 def pixel_weights(weights: torch.Tensor, ab: torch.Tensor) -> torch.Tensor:
     """The weight, from (23, 23), of each pixel's true ab/110: (B, 2, H, W) -> (B, H, W)."""
     assert weights.shape == (23, 23), "weights of another grid: use rarity_weights"
     return weights.flatten()[ab_cells(ab)]
 
-# %% ../notebooks/07_rare_colors.ipynb #5e19cadc
-class WeightedMSE(nn.Module):
-    """Mean squared error of ab; a pixel counts as the `rarity_weights`, (23, 23), of its colour."""
-
-    def __init__(self, weights: torch.Tensor):
+# %% ../notebooks/07_rare_colors.ipynb #627469d7
+class WeightedMSE(nn.Module):  # squared error, in which a pixel counts as its true colour's weight
+    def __init__(self, weights: torch.Tensor):  # (23, 23), from `rarity_weights`
         super().__init__()
-        self.register_buffer("weights", weights)  # so `fit` keeps them in its checkpoints
+        self.register_buffer("weights", weights)  # goes to the GPU with the loss
 
-    def forward(self, output: torch.Tensor, ab: torch.Tensor) -> torch.Tensor:
-        """Output and true ab/110, (B, 2, H, W), to one number."""
+    def forward(self, output: torch.Tensor, ab: torch.Tensor) -> torch.Tensor:  # (B, 2, H, W) each
         assert output.shape == ab.shape, "for UNet(out_channels=2)"
         error = ((output - ab) ** 2).mean(dim=1)  # (B, H, W)
         return (pixel_weights(self.weights, ab) * error).mean()
 
-# %% ../notebooks/07_rare_colors.ipynb #1ead1aa1
+# %% ../notebooks/07_rare_colors.ipynb #6cc27f64
 def soft_encode(ab: torch.Tensor, class_of: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The nine classes around each colour, and their shares, by a Gaussian of half a cell.
-
-    Zhang, Isola and Efros (2016), section 2.2, but nine neighbours instead of five. From ab/110,
-    (B, 2, H, W), and the class of each cell, (529,), -1 outside of the gamut, to classes and
-    shares, (B, 9, H, W); the shares of a pixel sum to 1.
-    """
+    """The nine classes around each ab/110, (B, 2, H, W), and their shares: (B, 9, H, W) each."""
     position = 11 * ab[:, None]  # (B, 1, 2, H, W), in cells
     steps = torch.arange(-1, 2, device=ab.device)
-    around = torch.cartesian_prod(steps, steps).view(1, 9, 2, 1, 1)
-    centers = position.round() + around
-    share = torch.exp(-((position - centers) ** 2).sum(dim=2) / (2 * 0.5**2))  # (B, 9, H, W)
+    centers = position.round() + torch.cartesian_prod(steps, steps).view(1, 9, 2, 1, 1)
+    share = torch.exp(-2 * ((position - centers) ** 2).sum(dim=2))  # a Gaussian of half a cell
     a, b = centers.clamp(-11, 11).long().unbind(dim=2)
-    index = class_of[(b + 11) * 23 + (a + 11)]
+    index = class_of[(b + 11) * 23 + (a + 11)]  # -1 where no screen has the colour
     share = share * ((index >= 0) & (centers.abs() <= 11).all(dim=2))
     return index.clamp(min=0), share / share.sum(dim=1, keepdim=True)
 
-# %% ../notebooks/07_rare_colors.ipynb #9d989859
+
 class ClassCrossEntropy(nn.Module):
-    """Cross-entropy of ab classes with soft targets, for UNet(out_channels=loss.count).
+    """Cross-entropy of ab classes with soft targets, for UNet(out_channels=loss.count)."""
 
-    With (23, 23) `rarity_weights` it is the class-rebalanced loss of Zhang, Isola and Efros (2016),
-    equation 2; without, the plain one. `AnnealedMean` turns the net's output into ab.
-    """
-
-    def __init__(self, weights: torch.Tensor | None = None):
+    def __init__(self, weights: torch.Tensor | None = None):  # (23, 23), or all classes alike
         super().__init__()
         gamut = gamut_cells().flatten()
         self.count = int(gamut.sum())
         self.register_buffer("weights", torch.ones(23, 23) if weights is None else weights)
         self.register_buffer("class_of", torch.where(gamut, gamut.cumsum(dim=0) - 1, -1))
 
-    def forward(self, output: torch.Tensor, ab: torch.Tensor) -> torch.Tensor:
-        """Logits (B, count, H, W) and true ab/110, (B, 2, H, W), to one number."""
+    def forward(self, output, ab):  # logits (B, count, H, W); true ab/110, (B, 2, H, W)
         fits = output.shape == (len(ab), self.count, *ab.shape[2:])
         assert fits, f"for UNet(out_channels={self.count})"
         index, share = soft_encode(ab, self.class_of)
         error = -(share * output.log_softmax(dim=1).gather(1, index)).sum(dim=1)  # (B, H, W)
         return (pixel_weights(self.weights, ab) * error).mean()
 
-# %% ../notebooks/07_rare_colors.ipynb #e25c9dae
+# %% ../notebooks/07_rare_colors.ipynb #4e778e22
 class AnnealedMean(nn.Module):
-    """Logits of ab classes to ab: the classes' mean colour after softmax(logits / temperature).
+    """The mean colour of softmax(logits / temperature): nn.Sequential(model, AnnealedMean())."""
 
-    Zhang, Isola and Efros (2016), equation 5, with 0.38; 1 gives the mean, near 0 the mode.
-    `torch.nn.Sequential(model, AnnealedMean())` is a model L -> ab like any other.
-    """
-
-    def __init__(self, temperature: float = 0.38):
+    def __init__(self, temperature=0.38):  # as in the paper
         super().__init__()
         assert temperature > 0, "0 divides by zero: 0.001 is nearly the mode"
         self.temperature = temperature
         b, a = gamut_cells().nonzero().T  # in the order of the classes
         self.register_buffer("colors", (torch.stack([a, b]) - 11) / 11)  # (2, Q), ab/110
 
-    def forward(self, logits: torch.Tensor) -> torch.Tensor:
-        """(B, Q, H, W) -> ab/110, (B, 2, H, W)."""
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:  # (B, Q, H, W) -> (B, 2, H, W)
         share = F.softmax(logits.float() / self.temperature, dim=1)
         return F.conv2d(share, self.colors[:, :, None, None])
