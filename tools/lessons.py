@@ -65,7 +65,7 @@ def execute(source, target=None, values=None, folder=NOTEBOOKS, env=None, watch=
         client.extra_arguments, client.record_timing = arguments, False
         client.on_cell_executed = lambda cell_index, **_: bar.update(cell_index + 1 - bar.n)
         try:
-            client.execute(env={**os.environ, **QUIET, **(env or {})})
+            client.execute(env={**os.environ, **(env or {}), **QUIET})
         finally:
             notebook.metadata.pop("widgets", None)  # finished bars: GitHub refuses such a notebook
             for cell in code(notebook):
