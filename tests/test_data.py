@@ -1,7 +1,10 @@
 import hashlib
+import re
 import shutil
 import socket
+from types import SimpleNamespace
 
+import lessons as tool
 import numpy as np
 import pytest
 import skimage.data
@@ -9,8 +12,9 @@ import torch
 from PIL import Image
 
 from colorize_utils import data
-from colorize_utils.data import SEEN, UNSEEN, chroma, is_grey, load_images, part_of, photograph
+from colorize_utils.data import SEEN, UNSEEN, chroma, is_grey, load_images, photograph
 from colorize_utils.files.pictures import read_square
+from colorize_utils.files.sets import name_hash, part_of
 
 
 def test_the_sample_needs_no_network_and_is_always_the_same(monkeypatch):
@@ -22,6 +26,7 @@ def test_the_sample_needs_no_network_and_is_always_the_same(monkeypatch):
     means = [part.float().mean().item() for part in images]  # all stored results are of these
     assert means == pytest.approx([96.991, 88.072, 110.8], abs=0.01)
     assert np.array_equal(photograph("coffee").permute(1, 2, 0), skimage.data.coffee())
+    assert np.array_equal(photograph("camera"), [skimage.data.camera()] * 3)  # grey as RGB
 
 
 def test_parts_of_the_sample_share_no_pixel(monkeypatch):
@@ -58,6 +63,26 @@ def test_the_real_cifar100(real_cifar100):  # tests/test_downloads.py fetches a 
     assert is_grey(torch.cat(images[:2])).sum() == 950
 
 
+def test_the_plain_lines_of_the_lesson_read_what_they_say(tmp_path, monkeypatch):
+    """Its fenced code, pasted into an empty file: CIFAR-100 (a small one), then a folder of JPEGs."""
+    text = "\n".join(cell.source for cell in tool.read(next(iter(tool.chosen("01")))).cells)
+    cifar, jpegs = re.findall(r"```python\n(.+?)```", text.partition("## 3.")[2], re.S)[:2]
+    rows = np.random.default_rng(0).integers(0, 256, (5100, 32, 32, 3), dtype=np.uint8)
+    monkeypatch.setattr("torchvision.datasets.CIFAR100", lambda *_, **__: SimpleNamespace(data=rows))
+    exec(cifar, found := {})
+    assert (
+        np.array_equal(found["train"], rows[:100].transpose(0, 3, 1, 2))
+        and len(found["validation"]) == 5000
+    )
+    (folder := tmp_path / "data" / "dogs-vs-cats" / "Cat").mkdir(parents=True)
+    for name in ("a", "b"):
+        Image.fromarray(rows[0]).resize((300, 200)).save(folder / f"{name}.jpg")
+    monkeypatch.chdir(tmp_path)
+    exec(jpegs, found := {})
+    assert found["pixels"].shape == (2, 3, 128, 128)
+    assert np.abs(found["pixels"][1].numpy() - 1.0 * read_square(folder / "b.jpg", 128)).mean() < 3
+
+
 @pytest.fixture
 def folder(tmp_path):
     for i in range(60):
@@ -71,7 +96,7 @@ def test_parts_and_order_depend_on_the_names_alone(folder, tmp_path, capsys):
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.*")]
     images = load_images(folder, tmp_path / "data", image_size=16)
     for k, part in enumerate(images):
-        inside = sorted((name for name in names if part_of(name) == k), key=data.name_hash)
+        inside = sorted((name for name in names if part_of(name) == k), key=name_hash)
         assert np.array_equal(part, np.stack([read_square(folder / name, 16) for name in inside]))
     (store,) = (tmp_path / "data" / "stores").glob("photos_*_16px")
     assert np.array_equal(np.load(store / "pictures.npy"), torch.cat(images))  # all from the disk
@@ -108,8 +133,10 @@ def test_what_cannot_be_loaded_is_named(tmp_path):
         ("~no-one/photos", "", 32, ValueError, "~no-one stands for nothing"),
         ("dogs-vs-cats", "", 32, FileNotFoundError, "kagglecatsanddogs_5340.zip"),
         ("cifar10", "$HOME", 32, ValueError, r"\$HOME stands for nothing"),
-        ("sample", "", 128, AssertionError, "not for image_size=128"),
-        ("sample", "", 0, AssertionError, "not for image_size=0"),
+        ("sample", "", 128, AssertionError, "1 to 100 pixels, not image_size=128"),
+        ("sample", "", 0, AssertionError, "not image_size=0"),
+        ("sample", "", "16", AssertionError, "not image_size='16'"),
+        ("one", "", "16", ValueError, "image_size has to be 1 or more, not '16'"),
         ("cifar10", "", 64, AssertionError, "32 x 32 pixels: there is no image_size=64"),
         ("empty", "", 32, FileNotFoundError, "no picture in .*empty: no file"),
         ("one", "", 32, AssertionError, "parts of .* pictures, .*: add some in colour"),

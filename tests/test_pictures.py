@@ -18,9 +18,10 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from colorize_utils.data import name_hash
+from colorize_utils.data import photograph
 from colorize_utils.files import pictures
 from colorize_utils.files.pictures import Zip, prepare, read_square
+from colorize_utils.files.sets import name_hash
 
 ROOT = Path(__file__).resolve().parents[1]
 STRESS = bool(os.environ.get("STRESS"))
@@ -310,6 +311,36 @@ def test_a_picture_stands_upright(kind):
         exif[0x0112] = tag
         turned = patches(COLORS).transpose(Image.Transpose(undone))
         assert off(as_file(turned, kind, exif=exif, **KINDS[kind]), COLORS) <= 3, tag
+
+
+def test_a_photograph_of_ones_own_is_whole_upright_and_srgb_or_one_sentence_says_why_not(
+    tmp_path, monkeypatch
+):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera stood on its side
+    wide, path = patches(IN_P3).resize((64, 32), Image.Resampling.NEAREST), tmp_path / "my.photo.png"
+    wide.save(path, icc_profile=DISPLAY_P3, exif=exif)
+    found, upright = photograph(path), COLORS.reshape(2, 2, 3).transpose(1, 0, 2)[:, ::-1]
+    assert found.shape == (3, 64, 32) and found.dtype == torch.uint8 and found.is_contiguous()
+    assert np.abs(found[:, 16::32, 8::16].permute(1, 2, 0).numpy() - upright).max() <= 2
+    noise(5, 40, 60).save(tmp_path / "small.png")
+    assert np.array_equal(photograph(str(tmp_path / "small.png")).permute(1, 2, 0), noise(5, 40, 60))
+    noise(6, 3000, 1500).save(tmp_path / "large.jpg")
+    assert photograph(tmp_path / "large.jpg").shape == (3, 1024, 512)
+    monkeypatch.chdir(tmp_path)
+    assert photograph("small.png").shape == (3, 40, 60)
+    Path("a.heic").write_bytes(b"\0\0\0\x24ftypheic" + bytes(99))
+    Path("cut.jpg").write_bytes(as_file(noise(1))[:900])
+    for name, error, says in [
+        ("camara", FileNotFoundError, "no photograph is called 'camara', and no file is at .*/camara"),
+        (".", FileNotFoundError, "no file is at"),
+        ("", FileNotFoundError, "no photograph is called ''"),
+        ("~no-one/cat.jpg", ValueError, "~no-one stands for nothing"),
+        ("a.heic", ValueError, "a.heic can't be read: .* export it as JPEG"),
+        ("cut.jpg", ValueError, "cut.jpg can't be read: .*truncated"),
+    ]:
+        with pytest.raises(error, match=says):
+            photograph(name)
 
 
 def test_memory_does_not_grow_with_the_cores(tmp_path):

@@ -143,36 +143,42 @@ def to_srgb(picture, profile: bytes | None):
     return picture.convert("RGB")
 
 
-def middle(photo, size: int):
-    """The middle square as sRGB, not turned yet; what can be done to the small one is not done to the photo."""
+def fitted(photo, size: tuple[int, int]):
+    """The middle at that size as sRGB, not turned yet; what can be done to the small one is not done to the photo."""
     deep, clear = photo.mode.startswith("I"), photo.has_transparency_data
     if photo.mode == "F" or (photo.mode == "I" and photo.format not in ("PNG", "PPM")):  # 16 bits
         raise ValueError("pixels of 32 bits, or below 0, have no fixed range: save it with 8 or 16 bits")
     bits = getattr(photo, "tag_v2", {}).get(258, (16,))[0]  # of a TIFF, which may have 12
     modes = ("I",) if deep else ("RGBA", "LA") if clear else ("RGB", "L", "CMYK")
     photo = photo if photo.mode in modes else photo.convert(modes[0])
-    square = ImageOps.fit(photo, (size, size), Image.Resampling.BICUBIC)
+    small = ImageOps.fit(photo, size, Image.Resampling.BICUBIC)
     if deep:
-        values = np.asarray(square) * 255.0 / (2**bits - 1)
-        square = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
-    alpha = square.getchannel("A") if square.mode in ("LA", "RGBA") else None
-    rgb = to_srgb(square.convert(square.mode[:-1]) if alpha else square, photo.info.get("icc_profile"))
+        values = np.asarray(small) * 255.0 / (2**bits - 1)
+        small = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
+    alpha = small.getchannel("A") if small.mode in ("LA", "RGBA") else None
+    rgb = to_srgb(small.convert(small.mode[:-1]) if alpha else small, photo.info.get("icc_profile"))
     return Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha) if alpha else rgb
 
 
-def read_square(file, size: int) -> np.ndarray:
-    """The middle square of a picture (a path or a file), upright, uint8 sRGB (3, size, size), on white."""
+def read_picture(file, size: tuple[int, int] | None = None) -> np.ndarray:
+    """A picture's middle at that size (or all of it, at most 1,024 pixels long), upright, uint8 sRGB, on white."""
     with Image.open(file) as photo:
+        size = size or tuple(max(1, round(x * min(1, 1024 / max(photo.size)))) for x in photo.size)
         whole = photo.width * photo.height // 2 if "progressive" in photo.info else 0  # kept in any case
-        photo.draft("RGB", (size, size))  # a JPEG decodes at 1/2, 1/4 or 1/8 size: much less work
+        photo.draft("RGB", size)  # a JPEG decodes at 1/2, 1/4 or 1/8 size: much less work
         with room(max(whole, photo.width * photo.height)):
-            square = middle(photo, size)
+            small = fitted(photo, size)
             turned = photo.getexif().get(ExifTags.Base.Orientation, 1)
     if turned != 1:
-        square.info = {}
-        square.getexif()[ExifTags.Base.Orientation] = turned
-        square = ImageOps.exif_transpose(square)
-    return np.asarray(square).transpose(2, 0, 1)
+        small.info = {}
+        small.getexif()[ExifTags.Base.Orientation] = turned
+        small = ImageOps.exif_transpose(small)
+    return np.asarray(small).transpose(2, 0, 1)
+
+
+def read_square(file, size: int) -> np.ndarray:
+    """The middle square of a picture (a path or a file): (3, size, size)."""
+    return read_picture(file, (size, size))
 
 
 class Store(NamedTuple):
@@ -199,8 +205,8 @@ def prepare(source, image_size: int, folder, order=None) -> Store:
     A store that is there is opened, unless it is damaged, of another size or of files that have changed. Of
     two at once, one waits; one that was cut off begins again (25,000 photographs take half a minute).
     """
-    if image_size < 1:
-        raise ValueError(f"image_size has to be 1 or more, not {image_size}")
+    if image_size not in range(1, 2**16):
+        raise ValueError(f"image_size has to be 1 or more, not {image_size!r}")
     folder, source = disk.place(folder), open_source(source)
     names = sorted(source.files, key=order)
     files = json.dumps([(name, source.files[name]) for name in names]).encode()
@@ -231,19 +237,36 @@ def opened(folder: Path, names: list[str], made_of: dict) -> Store | None:
             return Store(pictures.reshape(rows.shape), kept, skipped, folder)
 
 
+def why(error: Exception, name: str) -> str:
+    """What is wrong with a picture. Raises what is no picture's fault: a disk that fails."""
+    if isinstance(error, UnidentifiedImageError):
+        return HINTS.get(Path(name).suffix.lower(), "not a picture, or an empty file")
+    # almost any, for a broken file; EINVAL is a seek to before its start
+    known = getattr(error, "errno", None) in (None, errno.EACCES, errno.EPERM, errno.EINVAL)
+    if isinstance(error, MemoryError) or not known:
+        error.filename = name
+        raise error
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
 def read(source, name: str, size: int) -> bytes | str:
-    """The picture's bytes, or why there are none. Raises only what is no picture's fault: a disk that fails."""
+    """The bytes of a picture's middle square, or why there are none."""
     try:
         with source.open(name) as file:
             return read_square(file, size).tobytes()
-    except UnidentifiedImageError:
-        return HINTS.get(Path(name).suffix.lower(), "not a picture, or an empty file")
-    except Exception as error:  # almost any, for a broken file; EINVAL is a seek to before its start
-        known = getattr(error, "errno", None) in (None, errno.EACCES, errno.EPERM, errno.EINVAL)
-        if isinstance(error, MemoryError) or not known:
-            error.filename = name
-            raise
-        return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    except Exception as error:
+        return why(error, name)
+
+
+def read_photograph(path) -> torch.Tensor:
+    """The whole photograph at a path, uint8 RGB (3, H, W). A FileNotFoundError or ValueError says what is wrong."""
+    place = disk.place(os.path.expanduser(path))
+    if not place.is_file():
+        raise FileNotFoundError(f"no photograph is called {str(path)!r}, and no file is at {place}")
+    try:
+        return torch.from_numpy(read_picture(place).copy())
+    except Exception as error:
+        raise ValueError(f"{place} can't be read: {why(error, place.name)}") from error
 
 
 def build(source, names: list[str], made_of: dict, folder: Path) -> None:
