@@ -32,9 +32,7 @@ class Summary:
     multiply_adds: int = 0
     input_bytes: int = 0
     parameter_bytes: int = 0
-    output_bytes: int = (
-        0  # of every innermost layer: about what a forward pass keeps for the backward pass
-    )
+    output_bytes: int = 0  # of every innermost layer: about what training keeps for the way back
 
     def table(self, depth: int | None = None) -> str:
         """The layers down to `depth` as text, then the totals."""

@@ -39,3 +39,9 @@ def test_it_is_the_papers_net_on_the_picture_with_its_edge_repeated(size, padded
         y = up.convs(torch.cat([skip, F.conv_transpose2d(y, weight, bias, stride=2)], dim=1))
     y = F.conv2d(y, model.last.weight, model.last.bias)
     assert torch.equal(model(x), y[..., :height, :width])
+
+
+@pytest.mark.parametrize("width", [0, -1, 2.5, "16", None, 4096])
+def test_a_wrong_width_is_named(width):
+    with pytest.raises(AssertionError, match=f"base_width={width!r}"):
+        UNet(base_width=width)
