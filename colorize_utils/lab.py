@@ -7,8 +7,6 @@ __all__ = ['WHITE', 'srgb_to_linear', 'linear_to_srgb', 'lab_curve', 'lab_curve_
 # %% ../notebooks/02_lab_color.ipynb #ff9860cf
 import torch
 
-WHITE = (0.95047, 1.0, 1.08883)  # XYZ of D65 for the 2-degree observer, as scikit-image has it
-
 
 def srgb_to_linear(rgb: torch.Tensor) -> torch.Tensor:
     """What a file stores, 0..1 -> the amount of light, 0..1 (sRGB, IEC 61966-2-1)."""
@@ -31,7 +29,10 @@ def lab_curve_inverse(f: torch.Tensor) -> torch.Tensor:
     """The inverse of `lab_curve`."""
     return torch.where(f > 0.2068966, f**3, (f - 16 / 116) / 7.787)
 
-# %% ../notebooks/02_lab_color.ipynb #9cbfbb69
+# %% ../notebooks/02_lab_color.ipynb #65103218
+WHITE = (0.95047, 1.0, 1.08883)  # XYZ of D65 for the 2-degree observer, as scikit-image has it
+
+
 def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
     """sRGB (B, 3, H, W), uint8 or float in 0..1 -> float32 CIE 1976 L*a*b* (D65, 2 degrees).
 
@@ -43,7 +44,7 @@ def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
         known = rgb.is_floating_point() and (rgb - 0.5).abs().le(0.5001).all()
         assert known, "rgb must be uint8 in 0..255 or float in 0..1: divide by 255?"
     r, g, b = srgb_to_linear(rgb.float()).unbind(dim=1)
-    x = 0.412453 * r + 0.357580 * g + 0.180423 * b
+    x = 0.412453 * r + 0.357580 * g + 0.180423 * b  # no matmul: autocast would round it
     y = 0.212671 * r + 0.715160 * g + 0.072169 * b
     z = 0.019334 * r + 0.119193 * g + 0.950227 * b
     fx, fy, fz = lab_curve(x / WHITE[0]), lab_curve(y / WHITE[1]), lab_curve(z / WHITE[2])
@@ -57,10 +58,10 @@ def lab_to_rgb(lab: torch.Tensor) -> torch.Tensor:
     x = WHITE[0] * lab_curve_inverse(fy + a / 500)
     y = WHITE[1] * lab_curve_inverse(fy)
     z = WHITE[2] * lab_curve_inverse((fy - b / 200).clamp(min=0))  # as scikit-image does
-    r = 3.24048134 * x - 1.53715152 * y - 0.49853633 * z
-    g = -0.96925495 * x + 1.87599000 * y + 0.04155593 * z
-    b = 0.05564664 * x - 0.20404134 * y + 1.05731107 * z
-    return linear_to_srgb(torch.stack([r, g, b], dim=1)).clamp(0, 1)
+    red = 3.24048134 * x - 1.53715152 * y - 0.49853633 * z
+    green = -0.96925495 * x + 1.87599000 * y + 0.04155593 * z
+    blue = 0.05564664 * x - 0.20404134 * y + 1.05731107 * z
+    return linear_to_srgb(torch.stack([red, green, blue], dim=1)).clamp(0, 1)
 
 # %% ../notebooks/02_lab_color.ipynb #1c07acfe
 def to_network(rgb: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
