@@ -14,10 +14,7 @@ from .lab import from_network, to_network
 
 @torch.no_grad()
 def predict(model: nn.Module, rgb: torch.Tensor, short_side: int | None = None) -> torch.Tensor:
-    """Colour RGB (N, 3, H, W), uint8 or float in 0..1, from its lightness alone, in eval mode.
-
-    With a `short_side`, ab is predicted at that many pixels. Returns float RGB on the CPU.
-    """
+    """RGB (N, 3, H, W), uint8 or float in 0..1 -> float RGB on the CPU: its L, the model's ab."""
     device = next((p.device for p in model.parameters()), rgb.device)
     training = model.training
     model.eval()
@@ -34,15 +31,12 @@ def predict_small(model: nn.Module, L: torch.Tensor, short_side: int) -> torch.T
     """Predict ab (B, 2, H, W) for L (B, 1, H, W) at `short_side` pixels, and enlarge it."""
     scale = short_side / min(L.shape[2:])
     size = [round(scale * side) for side in L.shape[2:]]
-    small = F.interpolate(L, size=size, mode="bilinear", antialias=True)
+    small = F.interpolate(L, size=size, mode="bilinear", antialias=True)  # averages
     return F.interpolate(model(small), size=L.shape[2:], mode="bicubic")
 
 # %% ../notebooks/05_visualization.ipynb #bb07b301
 def show(rows, columns=(), labels=()) -> None:
-    """Draw rows of pictures, with titles above the columns and labels left of the rows.
-
-    Each row is a list of RGB (3, H, W) or grey (H, W), uint8 or float in 0..1.
-    """
+    """Draw rows, each a list of RGB (3, H, W) or grey (H, W), uint8 or float in 0..1."""
     count = max(len(row) for row in rows)
     heights = [max(picture.shape[-2] / picture.shape[-1] for picture in row) for row in rows]
     size = (9.2, 9.2 / count * sum(heights) + 0.3)  # in inches
