@@ -12,7 +12,12 @@ HERE = Path(__file__).resolve().parent
 FOLDERS = HERE / "checkpoints", HERE.parent / "data" / "checkpoints"  # an installed package, a clone
 
 
+NAMES = "rare_colors_w16", "mse_w16"
+
+
 def place(name: str) -> Path:
+    if name not in NAMES:
+        raise ValueError(f"no net is shipped as {name!r}: there are {', '.join(NAMES)}")
     return next(filter(Path.is_dir, FOLDERS)) / f"{name}.pt"
 
 

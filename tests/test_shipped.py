@@ -37,6 +37,11 @@ def test_it_is_the_small_file_that_was_measured_with_its_settings_and_metrics(na
         assert weights.shape == (23, 23) and weights[gamut_cells()].min() > 0
 
 
+def test_another_name_is_answered_with_those_that_exist():
+    with pytest.raises(ValueError, match="no net is shipped as 'mse': there are rare_colors_w16, mse_w16"):
+        load_shipped(name="mse")
+
+
 def test_the_squared_error_paints_sepia_and_the_other_does_not():
     strength = {}
     for name in NETS:
