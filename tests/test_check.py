@@ -66,7 +66,7 @@ BAD = [
     *with_each(check.local_links_exist, says, "[next](11_nothing.ipynb)", '[next](11_nothing.ipynb "Next")',
                '<a href="11_nothing.ipynb">next</a>'),
     (check.knobs_in_one_cell, "two cells", lambda raw: has(raw, "SEED = 1  # @param")),
-    (check.knobs_in_one_cell, "unexplained", lambda raw: replaces(raw, "# @markdown Side", "# Side")),
+    (check.knobs_in_one_cell, "unexplained", lambda raw: replaces(raw, "# @markdown Width", "# Width")),
     *with_each(check.knobs_in_one_cell, lambda raw, new: replaces(raw, "SEED = 0  #", new),
                "# @markdown Two\nSEED = 0  #", "SEEDS = 0  #", "SEED = len('')  #"),
     *with_each(check.timings_are_tagged, has, "start = perf_counter()", "%%timeit\npass"),
