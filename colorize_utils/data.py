@@ -30,7 +30,7 @@ def random_squares(photo: torch.Tensor, count: int, size: int, generator) -> tor
     shortest = min(2 * size, longest)
     squares = []
     for u, v, w in torch.rand(count, 3, generator=generator).tolist():
-        side = round(shortest * (longest / shortest) ** u)  # each scale is as likely
+        side = round(shortest * (longest / shortest) ** u)  # near and far views are as likely
         top, left = round(v * (height - side)), round(w * (width - side))
         square = photo[None, :, top : top + side, left : left + side].float()
         square = torch.nn.functional.interpolate(square, size, mode="bilinear", antialias=True)
@@ -50,7 +50,7 @@ def split_scene(photo: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def sample_images(image_size: int = 32, seed: int = 0) -> Images:
     """1,500 squares to train, 300 to validate, and 300 of an unseen scene to test."""
     assert image_size in range(1, 101), (
-        f"the sample has squares of 1 to 100 pixels, not {image_size=}"
+        f"the sample has sides of 1 to 100 pixels, not {image_size=}"
     )
     generator = torch.Generator().manual_seed(seed)
     train, validation = [], []
@@ -63,7 +63,7 @@ def sample_images(image_size: int = 32, seed: int = 0) -> Images:
 
 # %% ../notebooks/01_data_loading.ipynb #66fbabb4
 def load_images(name="sample", root="data", *, image_size=32, seed=0, download=True) -> Images:
-    """uint8 RGB (N, 3, H, W), three times; data sets and downloads lie in `root`."""
+    """The set "sample", "cifar10", "cifar100" or "dogs-vs-cats", or that of a folder or zip."""
     if name == "sample":
         return sample_images(image_size, seed)
     from colorize_utils.files.sets import load

@@ -28,7 +28,7 @@ from colorize_utils.files import disk
 
 READING = 2  # goes up when the same file gives another square: older stores are then made anew
 HIDDEN = re.compile(r"(?i)(^|/)(\.|(__macosx|thumbs\.db|desktop\.ini)(/|$))")  # systems leave these
-APPLE = "Pillow does not read HEIC: export it as JPEG"
+NONE, APPLE = "not a picture, or an empty file", "Pillow does not read HEIC: export it as JPEG"
 HINTS = {".heic": APPLE, ".heif": APPLE, ".zip": "a zip: unpack it, or give its path alone"}
 MOST_BYTES, MOST_EXPANSION = 256 * 2**20, 200  # of one file in a zip; of all: a bomb has over a thousand
 MEGAPIXELS = 64  # decoded at once, at up to 12 bytes a pixel
@@ -181,6 +181,17 @@ def read_square(file, size: int) -> np.ndarray:
     return read_picture(file, (size, size))
 
 
+def read_photograph(path) -> torch.Tensor:
+    """The whole photograph at a path, uint8 RGB (3, H, W); one that is cut off gives Pillow's OSError."""
+    place = disk.place(os.path.expanduser(path))
+    if not place.is_file():
+        raise FileNotFoundError(f"no photograph is called {str(path)!r}, and no file is at {place}")
+    try:
+        return torch.from_numpy(read_picture(place).copy())
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{place}: {HINTS.get(place.suffix.lower(), NONE)}") from error
+
+
 class Store(NamedTuple):
     """Prepared pictures, uint8 RGB (N, 3, S, S), on the disk; their names; names and reasons of those left out."""
 
@@ -237,36 +248,19 @@ def opened(folder: Path, names: list[str], made_of: dict) -> Store | None:
             return Store(pictures.reshape(rows.shape), kept, skipped, folder)
 
 
-def why(error: Exception, name: str) -> str:
-    """What is wrong with a picture. Raises what is no picture's fault: a disk that fails."""
-    if isinstance(error, UnidentifiedImageError):
-        return HINTS.get(Path(name).suffix.lower(), "not a picture, or an empty file")
-    # almost any, for a broken file; EINVAL is a seek to before its start
-    known = getattr(error, "errno", None) in (None, errno.EACCES, errno.EPERM, errno.EINVAL)
-    if isinstance(error, MemoryError) or not known:
-        error.filename = name
-        raise error
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
 def read(source, name: str, size: int) -> bytes | str:
-    """The bytes of a picture's middle square, or why there are none."""
+    """The picture's bytes, or why there are none. Raises only what is no picture's fault: a disk that fails."""
     try:
         with source.open(name) as file:
             return read_square(file, size).tobytes()
-    except Exception as error:
-        return why(error, name)
-
-
-def read_photograph(path) -> torch.Tensor:
-    """The whole photograph at a path, uint8 RGB (3, H, W). A FileNotFoundError or ValueError says what is wrong."""
-    place = disk.place(os.path.expanduser(path))
-    if not place.is_file():
-        raise FileNotFoundError(f"no photograph is called {str(path)!r}, and no file is at {place}")
-    try:
-        return torch.from_numpy(read_picture(place).copy())
-    except Exception as error:
-        raise ValueError(f"{place} can't be read: {why(error, place.name)}") from error
+    except UnidentifiedImageError:
+        return HINTS.get(Path(name).suffix.lower(), NONE)
+    except Exception as error:  # almost any, for a broken file; EINVAL is a seek to before its start
+        known = getattr(error, "errno", None) in (None, errno.EACCES, errno.EPERM, errno.EINVAL)
+        if isinstance(error, MemoryError) or not known:
+            error.filename = name
+            raise
+        return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def build(source, names: list[str], made_of: dict, folder: Path) -> None:

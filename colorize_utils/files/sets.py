@@ -13,17 +13,12 @@ def load(name, root, image_size: int, download: bool) -> list[torch.Tensor]:
     root = disk.place(root)
     if name in ("cifar10", "cifar100"):
         assert image_size == 32, f"{name} has pictures of 32 x 32 pixels: there is no {image_size=}"
-        return cifar(name, root, download)
+        arrays = downloads.read_cifar(name, root, download)
+        train, test = (torch.from_numpy(x).permute(0, 3, 1, 2).contiguous() for x in arrays)
+        return [train[:-5000], train[-5000:], test]  # they are in random order already
     if name == "dogs-vs-cats":
         return folder(downloads.fetch_dogs_vs_cats(root / name, download), root, image_size)
     return folder(pictures.find(name, root), root, image_size)
-
-
-def cifar(name: str, root, download: bool = True) -> list[torch.Tensor]:
-    """45,000, 5,000 and 10,000 pictures of 32 x 32 pixels, in the order of the official files."""
-    arrays = downloads.read_cifar(name, root, download)
-    train, test = (torch.from_numpy(array).permute(0, 3, 1, 2).contiguous() for array in arrays)
-    return [train[:-5000], train[-5000:], test]
 
 
 def name_hash(name: str) -> int:
@@ -44,9 +39,7 @@ def folder(source, root="data", image_size: int = 32) -> list[torch.Tensor]:
     source = Path(source).absolute()
     address = f"{name_hash(str(source)):08x}"  # two folders may have the same name
     place = Path(root) / "stores" / f"{source.stem}_{address}_{image_size}px"
-    store = pictures.prepare(
-        source, image_size, place, lambda name: (part_of(name), name_hash(name), name)
-    )
+    store = pictures.prepare(source, image_size, place, lambda x: (part_of(x), name_hash(x), x))
     if store.skipped:
         print(store.report())
     parts = [part_of(name) for name in store.names]
