@@ -49,9 +49,7 @@ def split_scene(photo: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def sample_images(image_size: int = 32, seed: int = 0) -> Images:
     """1,500 squares to train, 300 to validate, and 300 of an unseen scene to test."""
-    assert image_size in range(1, 101), (
-        f"the sample has sides of 1 to 100 pixels, not {image_size=}"
-    )
+    assert image_size in range(1, 101), f"the sample has 1 to 100 pixels a side, not {image_size=}"
     generator = torch.Generator().manual_seed(seed)
     train, validation = [], []
     for name in SEEN:

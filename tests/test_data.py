@@ -133,7 +133,7 @@ def test_what_cannot_be_loaded_is_named(tmp_path):
         ("~no-one/photos", "", 32, ValueError, "~no-one stands for nothing"),
         ("dogs-vs-cats", "", 32, FileNotFoundError, "kagglecatsanddogs_5340.zip"),
         ("cifar10", "$HOME", 32, ValueError, r"\$HOME stands for nothing"),
-        ("sample", "", 128, AssertionError, "sides of 1 to 100 pixels, not image_size=128"),
+        ("sample", "", 128, AssertionError, "1 to 100 pixels a side, not image_size=128"),
         ("sample", "", 0, AssertionError, "not image_size=0"),
         ("sample", "", "16", AssertionError, "not image_size='16'"),
         ("one", "", "16", ValueError, "image_size has to be 1 or more, not '16'"),
