@@ -20,9 +20,9 @@ class PaintColor(nn.Module):
         self.ab = torch.as_tensor(ab).view(1, 2, 1, 1)
 
     def forward(self, L: torch.Tensor) -> torch.Tensor:  # (B, 1, H, W) -> (B, 2, H, W)
-        return self.ab.to(L).expand(len(L), 2, *L.shape[2:])
+        return self.ab.to(L).expand(len(L), 2, *L.shape[2:])  # on L's device
 
-# %% ../notebooks/06_measuring_color.ipynb #54108b28
+
 class PaintMean(PaintColor):
     """A trivial answer: the mean ab of the training pictures, uint8 (N, 3, H, W), everywhere."""
 
@@ -51,7 +51,7 @@ def auc(ab: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 # %% ../notebooks/06_measuring_color.ipynb #0621291b
 def ab_cells(ab: torch.Tensor) -> torch.Tensor:
     """The cell, 0..528, of each pixel's ab/110 on a grid of 10 units: (B, 2, H, W) -> (B, H, W)."""
-    a, b = (ab * 11).round().clamp(-11, 11).long().unbind(dim=1)
+    a, b = (ab * 11).round().clamp(-11, 11).long().unbind(dim=1)  # 11 cells to either side
     return (b + 11) * 23 + (a + 11)
 
 
