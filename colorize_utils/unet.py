@@ -71,7 +71,7 @@ class UNet(nn.Module):
         skips = [self.first(pad_to_16(x))]
         for down in self.down:
             skips.append(down(skips[-1]))
-        x = skips.pop()
+        x = skips.pop()  # the bottom
         for up in self.up:
             x = up(x, skips.pop())
         return self.last(x)[..., :height, :width]
