@@ -30,7 +30,7 @@ def random_squares(photo: torch.Tensor, count: int, size: int, generator) -> tor
     shortest = min(2 * size, longest)
     squares = []
     for u, v, w in torch.rand(count, 3, generator=generator).tolist():
-        side = round(shortest * (longest / shortest) ** u)  # near and far views are as likely
+        side = round(shortest * (longest / shortest) ** u)  # near and far views are equally likely
         top, left = round(v * (height - side)), round(w * (width - side))
         square = photo[None, :, top : top + side, left : left + side].float()
         square = torch.nn.functional.interpolate(square, size, mode="bilinear", antialias=True)
