@@ -97,24 +97,30 @@ def test_what_is_committed_is_not_trained_again(monkeypatch, capsys):
     for module in (race, ship):
         monkeypatch.setattr(module, "cifar100", lambda folder: pytest.fail("it begins to train"))
         module.main("anywhere")
-    assert capsys.readouterr().out.count("measured already") == 2
+    assert capsys.readouterr().out.count("measured already") == 3
 
 
-def test_the_shipped_checkpoint_is_what_is_measured(tiny, tmp_path, monkeypatch):
+def test_the_shipped_checkpoints_are_what_is_measured(tiny, tmp_path, monkeypatch):
     for module in (ship, sys.modules["colorize_utils.shipped"]):
-        monkeypatch.setattr(module, "PATH", tmp_path / "small.pt")
+        monkeypatch.setattr(module, "place", lambda name: tmp_path / f"{name}.pt")
     monkeypatch.setattr(runner, "RUNS", tmp_path)
     monkeypatch.setattr(ship, "cifar100", lambda folder: tiny)
     monkeypatch.setattr(ship, "HELD_OUT", 20)
-    monkeypatch.setitem(ship.SETTINGS, "base_width", 2)
+    for settings in (ship.SETTINGS, ship.MSE):
+        monkeypatch.setitem(settings, "base_width", 2)
     run = ship.ship("anywhere", {"temperature": 0.5, "power": 0.45, "uniform": 0.1})
     model, info = ship.load_shipped()
     frequency = color_frequency(torch.cat([tiny.train, tiny.validation]))
     assert info["metrics"] == run["metrics"] == runner.rounded(measure(model, tiny.test, frequency))
-    assert run["sha256"] == ship.digest() and run["data"]["train"] == 70 and len(run["curve"]) == 5
-    trained = ship.checkpoint.read(next(tmp_path.glob("ship_*/last.pt")))["model"]["last.bias"]
+    assert run["sha256"] == ship.digest("rare_colors_w16") and run["data"]["train"] == 70 and len(run["curve"]) == 5
+    trained = ship.checkpoint.read(next(tmp_path.glob("ship_[0-9a-f]*/last.pt")))["model"]["last.bias"]
     weights = info["loss"]["weights"][ship.gamut_cells()]
     torch.testing.assert_close(model[0].last.bias.detach(), trained + weights.log())
+    run = ship.ship_mse("anywhere")
+    model, info = ship.load_shipped(name="mse_w16")
+    assert info["metrics"] == run["metrics"] == runner.rounded(measure(model, tiny.test, frequency))
+    trained = ship.checkpoint.read(next(tmp_path.glob("ship_mse_*/last.pt")))["model"]["last.bias"]
+    assert torch.equal(model.last.bias, trained) and len(run["curve"]) == 10
 
 
 def test_half_of_the_pictures_are_mirrored_with_their_colours(monkeypatch):
