@@ -111,24 +111,58 @@ def last(folder: Path | None, run: dict) -> dict | None:
     return content
 
 
-def best(folder, images) -> dict | None:
-    """What best.pt in `folder` holds; None where there is none, or it learnt from other pictures."""
-    path = Path(folder) / "best.pt"
-    content = read(path, keys=("model", "run")) if path.exists() else {"run": {}}
-    return content if content["run"].get("train") == pictures(images.train) else None
+def resume(folder: Path | None, run: dict, parts: dict) -> dict:
+    """Put each of `parts` back to the end of the folder's last epoch; return the errors of each until then.
+
+    Raises what `last` raises.
+    """
+    content = last(folder, run)
+    if content is None:
+        return {"train": [], "validation": []}
+    with sound(folder / "last.pt"):
+        for name, part in parts.items():
+            if hasattr(part, "load_state_dict"):  # a function has none
+                bare(part).load_state_dict(content[name])
+    print(f"going on after epoch {len(content['history']['train'])}")
+    return content["history"]
 
 
-def identity(model, optimizer, loss, step, images) -> dict[str, str]:
-    """What a run is made of, each part as a name and a hash: two runs with equal values are the same.
+def save(folder: Path | None, run: dict, parts: dict, history: dict) -> None:
+    """Keep the end of an epoch in last.pt, and in best.pt where its validation error is the lowest so far.
+
+    Raises:
+        ValueError: the errors are no numbers, and nothing is written. OSError: it can't be written.
+    """
+    if not math.isfinite(history["train"][-1] + history["validation"][-1]):
+        raise ValueError("the error is not a number: lower the learning rate")
+    if folder is None:
+        return
+    content = {name: getattr(bare(part), "state_dict", dict)() for name, part in parts.items()}
+    content |= {"history": history, "run": run}
+    if history["validation"][-1] == min(history["validation"]):
+        write(folder / "best.pt", {key: value for key, value in content.items() if key != "optimizer"})
+    write(folder / "last.pt", content)
+
+
+def bare(part):
+    """A net without what torch.compile puts around it."""
+    return getattr(part, "_orig_mod", part)
+
+
+def identity(model, optimizer, loss, step, images, **settings) -> dict:
+    """What a run is made of: its settings, and each part as a name and a hash. Two runs with equal values are the same.
 
     Of the net its layers and code count, not its weights, which change; of the loss every number and its code.
     """
+    model = bare(model)
     layers = str(model), [(name, list(value.shape)) for name, value in model.state_dict().items()]
     kinds = list(dict.fromkeys(map(type, model.modules())))
     groups = [{**group, "params": len(group["params"])} for group in optimizer.param_groups]
     made_of = {"net": named(model, [layers, kinds]), "loss": named(loss), "step": named(step)}
     made_of |= {"optimizer": f"{named(optimizer, groups)} at {groups[0].get('lr')}"}
-    return made_of | {part: pictures(getattr(images, part)) for part in ("train", "validation")}
+    return (
+        settings | made_of | {part: pictures(getattr(images, part)) for part in ("train", "validation")}
+    )
 
 
 def pictures(rows) -> str:
