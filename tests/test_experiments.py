@@ -112,7 +112,11 @@ def test_the_shipped_checkpoints_are_what_is_measured(tiny, tmp_path, monkeypatc
     model, info = ship.load_shipped()
     frequency = color_frequency(torch.cat([tiny.train, tiny.validation]))
     assert info["metrics"] == run["metrics"] == runner.rounded(measure(model, tiny.test, frequency))
-    assert run["sha256"] == ship.digest("rare_colors_w16") and run["data"]["train"] == 70 and len(run["curve"]) == 5
+    assert (
+        run["sha256"] == ship.digest("rare_colors_w16")
+        and run["data"]["train"] == 70
+        and len(run["curve"]) == 5
+    )
     trained = ship.checkpoint.read(next(tmp_path.glob("ship_[0-9a-f]*/last.pt")))["model"]["last.bias"]
     weights = info["loss"]["weights"][ship.gamut_cells()]
     torch.testing.assert_close(model[0].last.bias.detach(), trained + weights.log())

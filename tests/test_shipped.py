@@ -38,7 +38,9 @@ def test_it_is_the_small_file_that_was_measured_with_its_settings_and_metrics(na
 
 
 def test_another_name_is_answered_with_those_that_exist():
-    with pytest.raises(ValueError, match="no net is shipped as 'mse': there are rare_colors_w16, mse_w16"):
+    with pytest.raises(
+        ValueError, match="no net is shipped as 'mse': there are rare_colors_w16, mse_w16"
+    ):
         load_shipped(name="mse")
 
 

@@ -145,7 +145,9 @@ def test_the_loop_runs_as_it_is_pasted(elsewhere, tmp_path):
     (tmp_path / "loop.py").write_text("\n".join(['ROOT = "."', *lines]))
     (tmp_path / "colorize_utils").symlink_to(ROOT / "colorize_utils")
     env = elsewhere | {"PYTHONPATH": elsewhere["PYTHONPATH"], "MPLBACKEND": "agg"}
-    done = subprocess.run([sys.executable, "loop.py"], cwd=tmp_path, env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "loop.py"], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
     errors = re.findall(r"^epoch \d: train (\S+) validation (\S+)$", done.stdout, re.M)
     assert len(errors) == 2 and float(errors[1][0]) < float(errors[0][0]), done.stderr
 
