@@ -2,7 +2,6 @@
 
 import json
 import re
-import statistics
 import tomllib
 from pathlib import Path
 
@@ -48,11 +47,9 @@ def lesson_table() -> str:
 
 def cell(found: list[dict], key: str) -> str:
     """The mean over the seeds, ± its standard error where there are several."""
-    digits, values = DIGITS.get(key, 2), [(100 if key == "share" else 1) * one[key] for one in found]
-    mean = f"{statistics.mean(values):.{digits}f}"
-    if len(values) == 1:
-        return mean
-    return f"{mean} ± {statistics.stdev(values) / len(values) ** 0.5:.{digits}f}"
+    from colorize_utils.measuring import with_error  # torch comes with it
+
+    return with_error([(100 if key == "share" else 1) * one[key] for one in found], DIGITS.get(key, 2))
 
 
 def beside(found: list[dict], other: list[dict]) -> str:
