@@ -136,6 +136,35 @@ def test_a_wrong_number_is_named(tiny, name, value):
         fit(fresh(), tiny, **{"epochs": 1, name: value})
 
 
+def test_the_lines_that_survive_a_disconnect_do(tmp_path, monkeypatch):
+    """The lesson's fenced lines: what stands before the empty line saves, what stands after it goes on."""
+    monkeypatch.chdir(tmp_path)
+    (path,) = ROOT.glob("notebooks/04_*.ipynb")
+    text = "\n".join(cell.source for cell in lessons.read(path).cells if cell.cell_type == "markdown")
+    keep, go_on = re.search(r"```python\n(state = .*?)\n```", text, re.S)[1].split("\n\n")
+    model = torch.nn.Conv2d(1, 2, 1)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 1, 4, 4)).sum().backward()
+    optimizer.step()
+    here = {
+        "os": os,
+        "torch": torch,
+        "device": "cpu",
+        "EPOCHS": 3,
+        "model": model,
+        "optimizer": optimizer,
+    }
+    here["history"] = {"train": [0.5], "validation": [0.4]}
+    exec(keep, here)
+    assert os.listdir() == ["last.pt"]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    fresh = torch.nn.Conv2d(1, 2, 1)
+    here |= {"model": fresh, "optimizer": torch.optim.Adam(fresh.parameters()), "history": None}
+    exec(go_on, here)
+    assert all(torch.equal(value, before[name]) for name, value in fresh.state_dict().items())
+    assert here["optimizer"].state and here["history"]["train"] == [0.5] and here["epoch"] == 2
+
+
 def test_the_loop_runs_as_it_is_pasted(elsewhere, tmp_path):
     """The lesson's cells that are tagged paste, in a file of their own in an empty folder, with the package on the path."""
     notebook = lessons.read(next(ROOT.glob("notebooks/04_*.ipynb")))
