@@ -16,6 +16,7 @@ NAMES = "rare_colors_w16", "mse_w16"
 
 
 def place(name: str) -> Path:
+    """The file of a shipped net. Raises ValueError where none has this name."""
     if name not in NAMES:
         raise ValueError(f"no net is shipped as {name!r}: there are {', '.join(NAMES)}")
     return next(filter(Path.is_dir, FOLDERS)) / f"{name}.pt"
