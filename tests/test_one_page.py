@@ -84,8 +84,9 @@ def test_the_page_runs_in_an_empty_folder_and_its_net_is_the_courses(
     "knob, wrong, said",
     [
         ("DATA", "nonsense", 'DATA must be "sample" or "cifar100", not \'nonsense\''),
-        ("BASE_WIDTH", 0, "BASE_WIDTH and EPOCHS must be whole numbers, 1 or more"),
-        ("EPOCHS", -1, "BASE_WIDTH and EPOCHS must be whole numbers, 1 or more"),
+        ("BASE_WIDTH", 0, "BASE_WIDTH, EPOCHS: whole numbers, 1 to 2048"),
+        ("BASE_WIDTH", "16", "BASE_WIDTH, EPOCHS: whole numbers, 1 to 2048"),
+        ("EPOCHS", -1, "BASE_WIDTH, EPOCHS: whole numbers, 1 to 2048"),
     ],
 )
 def test_a_wrong_setting_is_named_before_anything_is_done(knob, wrong, said, elsewhere, tmp_path):
